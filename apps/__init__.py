@@ -1,0 +1,1 @@
+"""Programs: the only place where networks, pipelines and callbacks meet."""

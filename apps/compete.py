@@ -1,0 +1,238 @@
+"""`kerascnn compete`: from labelled pictures to a submission, an expected score and a SavedModel."""
+
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pipelines
+from apps import files, run_folder
+from apps.console import Console, duration, percent
+from apps.estimate import Estimate, expect_accuracy
+from apps.plan import Task, prepare, print_plan
+from apps.recipe import Choices
+from apps.report import write_report
+from apps.submission import predict_hidden, predict_pictures, score_submission, verify
+from apps.training import Trained, measure_seconds, train
+from kerascnn.export import Classifier, export_model, new_version
+from pipelines.batches import MISSING
+from pipelines.decode import decode_picture, resize
+from pipelines.sources import dataset_name
+
+
+def compete(
+    source: str,
+    choices: Choices,
+    *,
+    targets: Sequence[str] | None = None,
+    group: str | None = None,
+    id_column: str | None = None,
+    out: Path | None = None,
+    saved_models: Path = Path("saved_models"),
+    strict: bool = False,
+    dry_run: bool = False,
+    resume: bool = False,
+    probabilities: bool = False,
+    console: Console | None = None,
+) -> Path | None:
+    """Train, validate, predict the hidden pictures, export, report; returns the run folder (None after a dry run).
+
+    Args:
+        source: What `pipelines.open_dataset` takes.
+        choices: Fields of the recipe that are settled; the others are worked out from the data.
+        targets, group, id_column: Columns of train.csv; None works them out.
+        out: The run folder, which must not exist; None takes runs/NAME, runs/NAME-2, ...
+        saved_models: Where the export goes, NAME/VERSION.
+        strict: Raise when any row or picture would be left out.
+        dry_run: Check everything, print the plan, write nothing.
+        resume: Go on with an interrupted run.
+        probabilities: Write probabilities.csv as well.
+
+    Raises:
+        ValueError, FileNotFoundError: The data or the choices do not fit, before any training.
+    """
+    console = console or Console()
+    began = time.monotonic()
+    columns: dict[str, Any] = {"targets": list(targets) if targets else None, "group": group, "id_column": id_column}
+    if out is not None and out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
+    run = run_folder.find_interrupted(dataset_name(source), out) if resume else None
+    if run is not None:
+        record = run_folder.read_record(run)
+        choices = run_folder.kept_choices(run, choices)
+        columns = record["columns"]
+    competition = pipelines.open_dataset(source, **columns)
+    task = prepare(competition, choices, strict, console)
+    print_plan(task, console)
+    if run is not None and record["fingerprint"] != task.fingerprint:
+        raise ValueError(f"The pictures or labels of {source} have changed since {run} was begun. Start a new run.")
+    if dry_run:
+        seconds = measure_seconds(task.recipe, task.data, [len(train_index) for train_index, _ in task.splits])
+        console.say(f"time      about {duration(seconds)} of training on this machine (measured on a few steps)")
+        return None
+    if run is None:
+        run = make_run(out, source, task, columns)
+    console.say(f"run       {run}")
+    try:
+        finish(task, run, saved_models, probabilities, resume, console)
+    except KeyboardInterrupt:
+        kept = sorted(run.glob("checkpoints/*/best.weights.h5"))
+        what = f"The best snapshot is {kept[-1]}." if kept else "No epoch had ended, so there is no snapshot."
+        again = shlex.join(["kerascnn", "compete", source, "--resume", "--out", str(run)])
+        console.warn(f"Stopped. {what} Go on with: {again}")
+        raise
+    console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
+    return run
+
+
+def make_run(out: Path | None, source: str, task: Task, columns: Mapping[str, object]) -> Path:
+    """The run folder with its recipe.json: everything needed to repeat the run."""
+    run = out or files.new_folder(Path("runs") / task.competition.name)
+    run.mkdir(parents=True, exist_ok=True)
+    record = {
+        "data": source,
+        "columns": columns,
+        "recipe": asdict(task.recipe),
+        "fingerprint": task.fingerprint,
+        "command": shlex.join(["kerascnn", *sys.argv[1:]]),
+        "versions": run_folder.package_versions(),
+    }
+    files.write_json(run / "recipe.json", record)
+    return run
+
+
+def finish(task: Task, run: Path, saved_models: Path, probabilities: bool, resume: bool, console: Console) -> None:
+    """Train all splits, then write everything a run consists of, the score last."""
+    competition, recipe, data = task.competition, task.recipe, task.data
+    trained = []
+    for number, (train_index, val_index) in enumerate(task.splits, start=1):
+        what = f"fold {number} of {len(task.splits)}" if len(task.splits) > 1 else "training"
+        trained.append(
+            train(recipe, data, train_index, val_index, run / "checkpoints" / str(number), console, what, resume)
+        )
+    run_folder.write_history([one.history for one in trained], run)
+    classifier = Classifier([one.model for one in trained], recipe.image_size, decode_picture, resize, recipe.flip)
+    estimates = estimate(task, trained)
+    for head, expected in estimates.items():
+        console.say(
+            f"expected  {head}: {percent(expected.accuracy)} on {expected.pictures:,} held-out pictures; hidden score "
+            f"between {percent(expected.low)} and {percent(expected.high)} (95 %)"
+        )
+    unfinished_model = run / ".unfinished-model.keras"
+    trained[0].model.save(unfinished_model)
+    os.replace(unfinished_model, run / "model.keras")
+
+    submission = None
+    if len(task.test_readable):
+        submission, table = predict_hidden(task, classifier)
+        files.write_table(run / "submission.csv", submission)
+        if probabilities:
+            files.write_table(run / "probabilities.csv", table)
+        console.say(f"wrote     {run / 'submission.csv'}, {len(submission):,} rows")
+
+    published, compared = publish(task, classifier, saved_models / saved_model_name(task, run))
+    console.say(f"wrote     {published}; in a separate process it gave the same answers for {compared:,} picture files")
+
+    result = describe_result(task, trained, estimates, published)
+    if submission is not None and competition.answers is not None:
+        # The submission is on disk and will not change: only now are the hidden labels read.
+        for head, score in score_submission(submission, competition, console).items():
+            result["heads"][head]["hidden_accuracy"] = score
+            console.say(
+                f"score     {head}: {percent(score)} of the hidden labels are right{compare(score, estimates.get(head))}"
+            )
+    files.write_json(run / "result.json", result)
+    write_report(run, task, result, [one.history for one in trained])
+
+
+def estimate(task: Task, trained: Sequence[Trained]) -> dict[str, Estimate]:
+    """By head, what the held-out pictures say of the hidden score: each predicted by the network that never saw it."""
+    correct: dict[str, list[np.ndarray]] = {head: [] for head in task.data.classes}
+    groups = []
+    for one, (_, held_out) in zip(trained, task.splits, strict=True):
+        if not len(held_out):
+            return {}
+        alone = Classifier([one.model], task.recipe.image_size, decode_picture, resize, task.recipe.flip)
+        answers = predict_pictures(alone, task.data.pictures[held_out])
+        groups.append(held_out if task.groups is None else task.groups[held_out])
+        for head, probabilities in answers.items():
+            correct[head].append(probabilities.argmax(axis=1) == task.data.labels[head][held_out])
+    group_of = np.concatenate(groups)
+    held_out = np.concatenate([held_out for _, held_out in task.splits])
+    estimates = {}
+    for head, right in correct.items():
+        labelled = task.data.labels[head][held_out] != MISSING
+        if labelled.any():
+            estimates[head] = expect_accuracy(
+                np.concatenate(right)[labelled],
+                len(task.test_readable),
+                group_of[labelled] if task.groups is not None else None,
+            )
+    return estimates
+
+
+def publish(task: Task, classifier: Classifier, model_folder: Path) -> tuple[Path, int]:
+    """Export the next version, check it in a separate process, and only then give it its name."""
+    metadata = {
+        "classes": {head: list(names) for head, names in task.data.classes.items()},
+        "image_size": list(task.recipe.image_size),
+        "id_column": task.competition.id_column,
+        "recipe": asdict(task.recipe),
+        "versions": run_folder.package_versions(),
+    }
+    with new_version(model_folder) as (unfinished, published):
+        export_model(classifier, unfinished, metadata)
+        compared = verify(task, unfinished, classifier)
+    return published, compared
+
+
+def saved_model_name(task: Task, run: Path) -> str:
+    """The data set's name, unless the user gave the run a name of its own."""
+    name = task.competition.name
+    return name if re.fullmatch(rf"{re.escape(name)}(-\d+)?", run.name) else run.name
+
+
+def describe_result(
+    task: Task, trained: Sequence[Trained], estimates: Mapping[str, Estimate], published: Path
+) -> dict[str, Any]:
+    """What result.json says, all but the hidden score."""
+    return {
+        "heads": {
+            head: {
+                "validation_accuracy": estimates[head].accuracy if head in estimates else None,
+                "expected": asdict(estimates[head]) if head in estimates else None,
+                "largest_class": float(np.bincount(labels[labels != MISSING]).max() / (labels != MISSING).sum()),
+            }
+            for head, labels in task.data.labels.items()
+        },
+        "parameters": trained[0].model.count_params(),
+        "seconds": round(sum(one.seconds for one in trained), 1),
+        "pictures_per_second": round(float(np.mean([one.pictures_per_second for one in trained])), 1),
+        "best_epochs": [one.best_epoch for one in trained],
+        "seed": task.recipe.seed,
+        "left_out": task.left_out,
+        "saved_model": os.fspath(published),
+        "versions": run_folder.package_versions(),
+        "commit": run_folder.source_commit(),
+    }
+
+
+def compare(score: float, expected: Estimate | None) -> str:
+    """How a score relates to what was expected."""
+    if expected is None:
+        return ""
+    inside = "inside" if expected.low <= score <= expected.high else "OUTSIDE"
+    return f"; expected were {percent(expected.accuracy)}, between {percent(expected.low)} and {percent(expected.high)}: {inside}"
+
+
+if __name__ == "__main__":
+    from apps.cli import main
+
+    main(["compete", *sys.argv[1:]])

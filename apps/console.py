@@ -1,0 +1,91 @@
+"""What the user sees: plain lines, and progress bars where there is a terminal."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Console:
+    """Lines on standard output, warnings on standard error; nothing but warnings with `quiet`."""
+
+    def __init__(self, quiet: bool = False, file: TextIO | None = None) -> None:
+        self.quiet = quiet
+        self._rich = RichConsole(file=file or sys.stdout, highlight=False, soft_wrap=True)
+
+    def say(self, line: str = "") -> None:
+        """Print one line."""
+        if not self.quiet:
+            self._rich.print(line, markup=False)
+
+    def warn(self, line: str) -> None:
+        """Print one line on standard error, also with `quiet`."""
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator["Task"]:
+        """A bar with the time left in a terminal, a line every 15 seconds elsewhere."""
+        if self.quiet or not self._rich.is_terminal:
+            yield Task(self, what, total)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._rich, transient=True) as bar:
+            yield Task(self, what, total, bar)
+
+
+class Task:
+    """A piece of work in progress: `done` of `total`."""
+
+    def __init__(self, console: Console, what: str, total: int, bar: Progress | None = None) -> None:
+        self._console, self._what, self._total, self._bar = console, what, total, bar
+        self._bar_id = bar.add_task(what, total=total) if bar else None
+        self._start = self._last_line = time.monotonic()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Say how much is done, with a short note."""
+        if self._bar is not None and self._bar_id is not None:
+            self._bar.update(self._bar_id, completed=done, description=f"{self._what} {note}".rstrip())
+            return
+        now = time.monotonic()
+        if now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = (now - self._start) * (self._total - done) / max(done, 1)
+            self._console.say(
+                f"  {self._what} {note} {done:,} of {self._total:,}, {duration(left)} left".replace("  ", " ")
+            )
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(7.6), duration(74), duration(3725)
+    ('8 s', '1 min 14 s', '1 h 2 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with one digit.
+
+    >>> percent(0.98765)
+    '98.8 %'
+    """
+    return f"{100 * fraction:.1f} %"

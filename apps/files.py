@@ -1,0 +1,52 @@
+"""Files that appear whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+
+@contextmanager
+def whole_file(path: os.PathLike[str] | str) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; when the block ends without an error, the file takes its name."""
+    path = Path(path)
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    try:
+        yield unfinished
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: os.PathLike[str] | str, text: str) -> None:
+    """Write UTF-8 text."""
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_json(path: os.PathLike[str] | str, value: object) -> None:
+    """Write plain values as indented JSON."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_table(path: os.PathLike[str] | str, table: pd.DataFrame) -> None:
+    """Write a CSV file as competitions expect it: UTF-8, comma, one line end everywhere, no row numbers."""
+    with whole_file(path) as unfinished:
+        table.to_csv(unfinished, index=False, encoding="utf-8", lineterminator="\n")
+
+
+def new_folder(base: Path) -> Path:
+    """Make the folder `base`, or `base`-2, `base`-3, ... where the name is taken, and return it."""
+    number, path = 1, base
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            number += 1
+            path = base.with_name(f"{base.name}-{number}")

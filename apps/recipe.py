@@ -1,0 +1,200 @@
+"""A recipe: every choice of a training in one flat record; what nobody chose is worked out from the data."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+SMALL = 64  # pictures up to this many pixels keep their resolution through the first layers
+
+Choices = Mapping[str, Any]  # some fields of a recipe, by name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All choices of a training.
+
+    Attributes:
+        model: One of `kerascnn.list_models()`.
+        width: Multiplies the number of filters of every layer.
+        image_size: (height, width) in pixels that every picture is resized to.
+        epochs: Passes over the training pictures.
+        batch_size: Pictures per step.
+        lr: Highest learning rate of the one-cycle schedule.
+        flip: Mirror left and right at random, and average predictions over the picture and its mirror image.
+        crop: Padding in pixels of the random crop; 0 for none.
+        precision: "float32" or "bfloat16".
+        momentum: Of SGD with Nesterov's momentum.
+        weight_decay: Decoupled (weight -= rate * weight_decay * weight), not on BatchNorm and biases.
+        label_smoothing: e: 1 - e for the true class, the rest shared by the others.
+        warmup: Fraction of the training in which the rate rises.
+        cutout: Side in pixels of the square that is cut out; 0 for none.
+        rotation: Largest random rotation in degrees.
+        zoom: Largest relative change of size.
+        shear: Largest slant in degrees.
+        translation: Largest shift as a fraction of the side.
+        patience: Epochs without a better validation accuracy before training stops; 0 never stops.
+        val: Fraction of the pictures held out for validation, a number of folds, or 0.
+        seed: Of the split, the initial weights, the order and the augmentation.
+    """
+
+    model: str
+    width: float
+    image_size: tuple[int, int]
+    epochs: int
+    batch_size: int
+    lr: float
+    flip: bool
+    crop: int
+    precision: str
+    momentum: float = 0.9
+    weight_decay: float = 5e-3
+    label_smoothing: float = 0.1
+    warmup: float = 0.25
+    cutout: int = 0
+    rotation: float = 0.0
+    zoom: float = 0.0
+    shear: float = 0.0
+    translation: float = 0.0
+    patience: int = 10
+    val: float = 0.1
+    seed: int = 0
+
+
+RECIPES: dict[str, Choices] = {
+    "default": {},
+    "digits": {
+        "model": "resnet9",
+        "image_size": (16, 16),
+        "epochs": 20,
+        "flip": False,
+        "crop": 0,
+        "rotation": 10.0,
+        "zoom": 0.1,
+        "shear": 5.0,
+        "translation": 0.06,
+        "patience": 8,
+    },
+}
+
+
+def load_choices(name: str) -> Choices:
+    """The choices of a built-in recipe, or of a JSON file such as the recipe.json of a run.
+
+    Raises:
+        FileNotFoundError, ValueError: There is neither such a name nor such a file; a field does not fit.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    path = Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no recipe and no file {name!r}.{_near(name, RECIPES)} Recipes: {', '.join(RECIPES)}."
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} must hold one JSON object of recipe fields.")
+    return check_choices(values.get("recipe", values))
+
+
+def check_choices(choices: Choices) -> Choices:
+    """The same choices, once every name and value is known to fit; a `ValueError` says which does not."""
+    known = [field.name for field in fields(Recipe)]
+    checked = dict(choices)
+    for name in checked:
+        if name not in known:
+            raise ValueError(f"A recipe has no field {name!r}.{_near(name, known)} Fields: {', '.join(known)}.")
+    if isinstance(checked.get("image_size"), list):
+        checked["image_size"] = tuple(checked["image_size"])
+    for name, fits, expected in (
+        ("image_size", lambda size: len(size) == 2 and min(size) >= 8, "at least 8 pixels in height and width"),
+        ("epochs", lambda value: value >= 1, "at least 1"),
+        ("batch_size", lambda value: value >= 1, "at least 1"),
+        ("lr", lambda value: value > 0, "positive"),
+        ("width", lambda value: value > 0, "positive"),
+        ("crop", lambda value: value >= 0, "0 or more"),
+        ("precision", lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
+        ("momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
+        ("weight_decay", lambda value: value >= 0, "0 or more"),
+        ("label_smoothing", lambda value: 0 <= value < 1, "in [0, 1)"),
+        ("warmup", lambda value: 0 <= value < 1, "in [0, 1)"),
+        ("cutout", lambda value: value >= 0, "0 or more"),
+        ("patience", lambda value: value >= 0, "0 or more"),
+        (
+            "val",
+            lambda value: 0 <= value <= 0.5 or (value >= 2 and float(value).is_integer()),
+            "a fraction up to 0.5, a number of folds from 2 on, or 0",
+        ),
+        ("seed", lambda value: 0 <= value < 2**31, "from 0 to 2147483647"),
+    ):
+        if name in checked and not _fits(fits, checked[name]):
+            raise ValueError(f"`{name}` must be {expected}. Received: {name}={checked[name]!r}.")
+    return checked
+
+
+def resolve(choices: Choices, pictures: int, size: tuple[int, int], classes: Sequence[Sequence[str]]) -> Recipe:
+    """The recipe for a data set: what was chosen, and what suits the data for everything else.
+
+    Args:
+        choices: Fields that are settled.
+        pictures: How many there are to train on.
+        size: (height, width) that suits the pictures.
+        classes: Class names of every head.
+    """
+    size = choices.get("image_size", size)
+    small = max(size) <= SMALL
+    batch_size = choices.get("batch_size", suitable_batch_size(pictures))
+    suitable = {
+        "model": "resnet9" if small else "resnet18",
+        "width": 0.5 if small else 1.0,
+        "image_size": size,
+        # About 400,000 pictures seen, which two CPU cores compute in some ten minutes.
+        "epochs": min(60, max(8, 400_000 // max(pictures, 1))),
+        "batch_size": batch_size,
+        "lr": 0.4 * batch_size / 512,
+        # Mirrored digits and letters are other signs or none.
+        "flip": not all(len(name) == 1 for names in classes for name in names),
+        "crop": max(size) // 8,
+        "precision": fastest_precision(),
+    }
+    recipe = Recipe(**{**suitable, **choices})
+    check_choices(asdict(recipe))
+    return recipe
+
+
+def fastest_precision() -> str:
+    """bfloat16 where the processor computes with it (AVX512_BF16 or AMX), float32 elsewhere."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "float32"
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+def suitable_batch_size(pictures: int) -> int:
+    """The power of two from 16 to 512 that gives an epoch at least 40 steps, as far as there is one.
+
+    >>> suitable_batch_size(45_000), suitable_batch_size(4_000), suitable_batch_size(100)
+    (512, 64, 16)
+    """
+    size = 512
+    while size > 16 and size * 40 > pictures:
+        size //= 2
+    return size
+
+
+def _near(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _fits(condition: Any, value: Any) -> bool:
+    try:
+        return bool(condition(value))
+    except TypeError:
+        return False

@@ -1,0 +1,87 @@
+"""The run folder runs/NAME: how it is found, what its records say."""
+
+import csv
+import json
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import apps
+from apps import files
+from apps.recipe import Choices, check_choices
+
+PACKAGES = ("kerascnn", "tensorflow", "keras", "numpy")
+
+
+def find_interrupted(name: str, out: Path | None) -> Path:
+    """The run to go on with: `out`, or the newest of runs/NAME, runs/NAME-2, ... that has no result.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if out is not None:
+        if not (out / "recipe.json").is_file():
+            raise FileNotFoundError(f"{out} is no run folder: it has no recipe.json. Start without `--resume`.")
+        return out
+    runs = [
+        path
+        for path in Path("runs").glob(f"{name}*")
+        if re.fullmatch(rf"{re.escape(name)}(-\d+)?", path.name)
+        and (path / "recipe.json").is_file()
+        and not (path / "result.json").is_file()
+    ]
+    if not runs:
+        raise FileNotFoundError(f"There is no interrupted run of {name} in runs/. Start without `--resume`.")
+    return max(runs, key=lambda path: path.stat().st_mtime)
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """What `recipe.json` of a run says."""
+    try:
+        return json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{run / 'recipe.json'} is damaged: {error}. Start a new run.") from error
+
+
+def kept_choices(run: Path, choices: Choices) -> Choices:
+    """The recipe a run was begun with, complete.
+
+    Raises:
+        ValueError: One of `choices` differs from it; the message lists the differences.
+    """
+    kept = check_choices(read_record(run)["recipe"])
+    differences = [
+        f"{name} is {kept[name]}, asked for {value}" for name, value in choices.items() if value != kept[name]
+    ]
+    if differences:
+        raise ValueError(f"A resumed run keeps its recipe: {'; '.join(differences)}. Drop these options or start anew.")
+    return kept
+
+
+def write_history(histories: Sequence[Sequence[Mapping[str, float]]], run: Path) -> None:
+    """history.csv: one row an epoch, of every fold."""
+    rows = [{"fold": fold, **row} for fold, history in enumerate(histories, start=1) for row in history]
+    with files.whole_file(run / "history.csv") as unfinished, unfinished.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def package_versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {package: version(package) for package in PACKAGES}
+
+
+def source_commit() -> str | None:
+    """The commit of the toolkit's own checkout; None when it was installed without one."""
+    root = Path(apps.__file__).resolve().parent.parent
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() if (root / ".git").exists() else None

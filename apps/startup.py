@@ -1,0 +1,25 @@
+"""Import TensorFlow without its start-up chatter, which would hide the one line a user needs."""
+
+import os
+from types import ModuleType
+
+
+def import_tensorflow(debug: bool = False) -> ModuleType:
+    """TensorFlow, with its devices listed; what its C++ parts print meanwhile is dropped unless `debug`."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if not debug:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    standard_error = os.dup(2)
+    try:
+        if not debug:
+            # Some lines are written before any log level is read; only the file descriptor stops those.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+    return tf

@@ -1,0 +1,278 @@
+"""Train one network on one split, with `model.fit`."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import kerascnn
+from apps.console import Console, Task, duration, percent
+from apps.recipe import Recipe
+from callbacks import Checkpoint, EarlyStopping, OneCycleSchedule
+from pipelines import augment, make_eval, make_train
+
+
+@dataclass(frozen=True)
+class Data:
+    """Labelled pictures in memory: uint8 [N, height, width, 3], class numbers and class names by head."""
+
+    pictures: np.ndarray
+    labels: Mapping[str, np.ndarray]
+    classes: Mapping[str, Sequence[str]]
+
+    @property
+    def num_classes(self) -> dict[str, int]:
+        """Number of classes by head."""
+        return {head: len(names) for head, names in self.classes.items()}
+
+    def take(self, index: np.ndarray) -> "Data":
+        """The pictures of `index`."""
+        return Data(self.pictures[index], {head: values[index] for head, values in self.labels.items()}, self.classes)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network in float32 with its best weights, the log of every epoch, and how training went."""
+
+    model: keras.Model
+    history: list[dict[str, float]]
+    best_epoch: int | None
+    seconds: float
+    pictures_per_second: float
+
+
+def augmentation(recipe: Recipe) -> list[augment.Operation]:
+    """The random operations of a recipe, in the order in which they act."""
+    operations = []
+    if recipe.rotation or recipe.zoom or recipe.shear or recipe.translation:
+        operations.append(augment.affine(recipe.rotation, recipe.zoom, recipe.shear, recipe.translation))
+    if recipe.crop:
+        operations.append(augment.random_crop(recipe.crop))
+    if recipe.flip:
+        operations.append(augment.horizontal_flip())
+    if recipe.cutout:
+        operations.append(augment.cutout(recipe.cutout))
+    return operations
+
+
+def build_network(recipe: Recipe, data: Data, precision: str) -> keras.Model:
+    """The recipe's network with the normalisation of these pictures, computing in `precision`."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        mean, std = channel_statistics(data.pictures)
+        return kerascnn.build(
+            recipe.model, (*recipe.image_size, 3), data.num_classes, width=recipe.width, mean=mean, std=std
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def channel_statistics(pictures: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of every channel over a sample of at most 10,000 pictures, in pixel units."""
+    sample = pictures[:: max(1, len(pictures) // 10_000)]
+    count = sample.size / sample.shape[-1]
+    values = np.arange(256, dtype="float64")
+    mean, std = [], []
+    for channel in range(sample.shape[-1]):
+        histogram = np.bincount(sample[..., channel].reshape(-1), minlength=256) / count
+        mean.append(float(histogram @ values))
+        # Pictures of one single colour have no spread to divide by.
+        std.append(float(max(np.sqrt(histogram @ (values - mean[-1]) ** 2), 1.0)))
+    return mean, std
+
+
+def compile_network(model: keras.Model, recipe: Recipe, classes: Mapping[str, int], total_steps: int) -> None:
+    """Attach the losses (the mean over the heads), SGD with Nesterov's momentum and the one-cycle schedule."""
+    optimizer = keras.optimizers.SGD(
+        OneCycleSchedule(recipe.lr, total_steps, warmup=recipe.warmup),
+        momentum=recipe.momentum,
+        nesterov=True,
+        weight_decay=recipe.weight_decay or None,
+    )
+    if recipe.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    model.compile(
+        optimizer,
+        loss={head: keras.losses.CategoricalCrossentropy(from_logits=True, name=head) for head in classes},
+        loss_weights={head: 1 / len(classes) for head in classes},
+        weighted_metrics={head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in classes},
+        jit_compile=False,
+    )
+
+
+def train(
+    recipe: Recipe,
+    data: Data,
+    train_index: np.ndarray,
+    val_index: np.ndarray,
+    folder: Path,
+    console: Console,
+    what: str = "training",
+    resume: bool = False,
+) -> Trained:
+    """Train the recipe's network on `train_index`, watch it on `val_index`, keep the best epoch.
+
+    Args:
+        recipe: Resolved.
+        data: All labelled pictures.
+        train_index, val_index: Which of them to train on and to watch; without any to watch, the last epoch is kept.
+        folder: For "last.npz", from which an interrupted training goes on, and "best.weights.h5".
+        console: Shows the progress.
+        what: How to call it there.
+        resume: Go on from what `folder` holds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held_out = data.take(val_index)
+    batch_size = min(recipe.batch_size, len(train_index))
+    steps = len(train_index) // batch_size
+    keras.utils.set_random_seed(recipe.seed)
+    model = build_network(recipe, data, recipe.precision)
+    compile_network(model, recipe, data.num_classes, steps * recipe.epochs)
+
+    stopping = EarlyStopping(
+        lambda logs: validation_score(logs, list(data.classes)),
+        mode="max",
+        patience=recipe.patience or None,
+        path=folder / "best.weights.h5",
+    )
+    progress = EpochLog(console, what, recipe.epochs, steps, list(data.classes))
+    watched = {"log": progress} | ({"stopping": stopping} if len(val_index) else {})
+    checkpoint = Checkpoint(folder / "last.npz", watched)
+    first_epoch, stopped = checkpoint.restore(model) if resume else (0, False)
+    if first_epoch:
+        console.say(f"  {what}: going on after epoch {first_epoch} of {recipe.epochs}")
+    batches = make_train(
+        data.pictures[train_index],
+        {head: values[train_index] for head, values in data.labels.items()},
+        data.num_classes,
+        batch_size=batch_size,
+        augmentation=augmentation(recipe),
+        label_smoothing=recipe.label_smoothing,
+        seed=recipe.seed,
+        first_epoch=first_epoch,
+    )
+    start = time.monotonic()
+    if first_epoch < recipe.epochs and not stopped:
+        watch = make_eval(held_out.pictures, held_out.labels, data.num_classes) if len(val_index) else None
+        with console.progress(what, steps * recipe.epochs) as task:
+            progress.task = task
+            model.fit(
+                batches,
+                steps_per_epoch=steps,
+                epochs=recipe.epochs,
+                initial_epoch=first_epoch,
+                validation_data=watch,
+                callbacks=[*watched.values(), checkpoint],
+                verbose=0,
+                shuffle=False,
+            )
+    elif len(val_index) and stopping.best_weights is not None:
+        model.set_weights(stopping.best_weights)
+    finished = build_network(recipe, data, "float32")
+    finished.set_weights(model.get_weights())
+    seconds = progress.seconds_before + time.monotonic() - start
+    speed = len(progress.history) * steps * batch_size / max(sum(row["seconds"] for row in progress.history), 1e-9)
+    return Trained(finished, progress.history, stopping.best_epoch, seconds, speed)
+
+
+def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], steps: int = 5) -> float:
+    """How long training on so many pictures (one number a fold) would take here: a few real steps, the median."""
+    model = build_network(recipe, data, recipe.precision)
+    compile_network(model, recipe, data.num_classes, steps)
+    batches = iter(
+        make_train(
+            data.pictures,
+            data.labels,
+            data.num_classes,
+            batch_size=recipe.batch_size,
+            augmentation=augmentation(recipe),
+            label_smoothing=recipe.label_smoothing,
+        )
+    )
+    seconds = []
+    for _ in range(steps + 2):
+        start = time.monotonic()
+        model.train_on_batch(*next(batches))
+        seconds.append(time.monotonic() - start)
+    step = float(np.median(seconds[2:]))  # the first two steps compile and warm up
+    # An evaluation costs about a third of a training step: forward only.
+    evaluated = sum(len(data.pictures) - count for count in train_counts) / recipe.batch_size / 3
+    return recipe.epochs * step * (sum(count // recipe.batch_size for count in train_counts) + evaluated)
+
+
+def validation_score(logs: Mapping[str, float], heads: Sequence[str]) -> float:
+    """What makes one epoch better than another: the mean accuracy, and of equally accurate ones the lower loss."""
+    return mean_accuracy(logs, heads, "val_") - 1e-6 * float(logs["val_loss"])
+
+
+def mean_accuracy(logs: Mapping[str, float], heads: Sequence[str], prefix: str = "") -> float:
+    """The mean of the heads' accuracies in Keras' logs, which call a single head's just "accuracy"."""
+    names = [
+        f"{prefix}{head}_accuracy" if f"{prefix}{head}_accuracy" in logs else f"{prefix}accuracy" for head in heads
+    ]
+    return float(np.mean([logs[name] for name in names]))
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Record every epoch and show the progress: steps on a bar, a line for every epoch."""
+
+    def __init__(self, console: Console, what: str, epochs: int, steps: int, heads: Sequence[str]) -> None:
+        super().__init__()
+        self.console, self.what, self.epochs, self.steps, self.heads = console, what, epochs, steps, heads
+        self.history: list[dict[str, float]] = []
+        self.seconds_before = 0.0
+        self.task: Task | None = None
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """Remember when this sitting began."""
+        self._began = time.monotonic()
+        self._done_before = len(self.history)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Start the epoch's clock."""
+        self._epoch, self._epoch_began = epoch, time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Move the bar."""
+        logs = logs or {}
+        if batch + 1 == self.steps:
+            self._training_seconds = time.monotonic() - self._epoch_began
+        if self.task is not None:
+            self.task.update(
+                self._epoch * self.steps + batch + 1,
+                f"epoch {self._epoch + 1} of {self.epochs} · loss {logs['loss']:.3f}",
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Write the epoch down and print its line."""
+        logs = logs or {}
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row = {
+            "epoch": epoch + 1,
+            "lr": rate,
+            **{name: float(value) for name, value in logs.items()},
+            "seconds": self._training_seconds,
+        }
+        self.history.append(row)
+        now = time.monotonic()
+        left = (now - self._began) / (epoch + 1 - self._done_before) * (self.epochs - epoch - 1)
+        accuracy = f"accuracy {percent(mean_accuracy(logs, self.heads))}"
+        if any(name.startswith("val_") for name in logs):
+            accuracy += f", validation {percent(mean_accuracy(logs, self.heads, 'val_'))}"
+        self.console.say(
+            f"  {self.what}: epoch {epoch + 1} of {self.epochs}, loss {logs['loss']:.4f}, {accuracy}, "
+            f"{duration(now - self._epoch_began)}, {duration(left)} left"
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        """The log so far, for the checkpoint."""
+        return {"history": self.history, "seconds": self.seconds_before + time.monotonic() - self._began}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on after `get_state()`."""
+        self.history, self.seconds_before = list(state["history"]), float(state["seconds"])

@@ -1,0 +1,88 @@
+"""One file per training that holds everything needed to go on after the last finished epoch."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+
+class HasState(Protocol):
+    """A callback whose state belongs into the checkpoint."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Plain values."""
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from them."""
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Write weights, optimiser slots, seeds and callback states after every epoch; whole or not at all.
+
+    Place it last in the list of callbacks, so that it sees what the others have done.
+
+    Args:
+        path: The file, ending in ".npz"; replaced after every epoch.
+        states: Callbacks with `get_state` and `set_state`, by a name for each.
+    """
+
+    def __init__(self, path: os.PathLike[str] | str, states: Mapping[str, HasState] | None = None) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.states = dict(states or {})
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Write the checkpoint of a finished epoch."""
+        arrays = {f"v{number}": np.asarray(value) for number, value in enumerate(_variables(self.model))}
+        states = {name: callback.get_state() for name, callback in self.states.items()}
+        meta = {"epochs_done": epoch + 1, "stopped": bool(self.model.stop_training), "states": states}
+        unfinished = self.path.with_name(f".unfinished-{self.path.name}")
+        try:
+            with unfinished.open("wb") as file:
+                np.savez(file, allow_pickle=False, meta=np.array(json.dumps(meta)), **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, self.path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def restore(self, model: keras.Model) -> tuple[int, bool]:
+        """Put a compiled model and the callbacks where the checkpoint was written.
+
+        Returns:
+            (epochs done, whether training had stopped early); (0, False) where there is no checkpoint.
+
+        Raises:
+            ValueError: The checkpoint belongs to another network or optimiser.
+        """
+        if not self.path.is_file():
+            return 0, False
+        model.optimizer.build(model.trainable_variables)
+        variables = _variables(model)
+        with np.load(self.path, allow_pickle=False) as arrays:
+            meta = json.loads(str(arrays["meta"]))
+            values = [arrays[f"v{number}"] for number in range(len(arrays.files) - 1)]
+        shapes, expected = [value.shape for value in values], [tuple(variable.shape) for variable in variables]
+        if shapes != expected:
+            raise ValueError(
+                f"{self.path} belongs to another network or optimiser: it has {len(shapes)} arrays, "
+                f"{len(expected)} are needed. Use the recipe it was written with, or start without it."
+            )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        for name, callback in self.states.items():
+            if isinstance(callback, keras.callbacks.Callback):
+                callback.set_model(model)
+            callback.set_state(meta["states"][name])
+        return meta["epochs_done"], meta["stopped"]
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    """Weights, seeds and optimiser slots: all state of a compiled model but the metrics' sums."""
+    sums = {id(variable) for variable in model.metrics_variables}
+    own = [variable for variable in model.variables if id(variable) not in sums]
+    return own + list(model.optimizer.variables)

@@ -1,0 +1,128 @@
+"""From trained networks to one SavedModel that carries decoding, resizing, normalisation and class names inside."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+METADATA = "assets.extra/kerascnn.json"
+
+
+class Classifier(tf.Module):
+    """The averaged probabilities of one or several networks, from pixels or from encoded pictures.
+
+    Args:
+        models: Networks of `kerascnn.build` with a dict of outputs, built in float32; their probabilities are averaged.
+        size: (height, width) of the pictures they were trained on.
+        decode: A graph function, one encoded picture and a size to uint8 [height, width, 3].
+        resize: A graph function, uint8 [N, height, width, 3] and a size to uint8 [N, *size, 3].
+        mirror: Average over the picture and its mirror image as well.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[keras.Model],
+        size: tuple[int, int],
+        decode: Callable[[tf.Tensor, tuple[int, int]], tf.Tensor],
+        resize: Callable[[tf.Tensor, tuple[int, int]], tf.Tensor],
+        mirror: bool = False,
+    ) -> None:
+        super().__init__(name="classifier")
+        if not models or not all(isinstance(model.output, dict) for model in models):
+            raise ValueError("`models` needs at least one network, each built with `num_classes` as a dict of heads.")
+        self.models = list(models)
+        self.size, self.mirror = size, mirror
+        self._decode, self._resize = decode, resize
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")])
+    def predict_pixels(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Probabilities float32 [N, classes] by head, of uint8 pixels [N, height, width, 3] of any size."""
+        return self._probabilities(self._resize(image, self.size))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def predict_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Probabilities float32 [N, classes] by head, of N encoded pictures."""
+        spec = tf.TensorSpec([*self.size, 3], tf.uint8)
+        # One picture at a time: they have different sizes until they are decoded and resized.
+        pictures = tf.map_fn(lambda data: self._decode(data, self.size), image_bytes, fn_output_signature=spec)
+        return self._probabilities(pictures)
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="image_bytes")])
+    def decode(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One encoded picture as uint8 [height, width, 3], decoded and resized as in training."""
+        return {"image": self._decode(image_bytes, self.size)}
+
+    def _probabilities(self, pictures: tf.Tensor) -> dict[str, tf.Tensor]:
+        pixels = tf.ensure_shape(tf.cast(pictures, tf.float32), [None, *self.size, 3])
+        views = [pixels, tf.reverse(pixels, axis=[2])] if self.mirror else [pixels]
+        answers = [model(view, training=False) for model in self.models for view in views]
+        return {
+            head: tf.add_n([tf.nn.softmax(answer[head]) for answer in answers]) / len(answers) for head in answers[0]
+        }
+
+
+def export_model(classifier: Classifier, folder: os.PathLike[str] | str, metadata: Mapping[str, object]) -> None:
+    """Write a SavedModel with the signatures `serving_default`, `serving_bytes` and `decode` into an empty folder.
+
+    Args:
+        classifier: What to write.
+        folder: Where; see `new_version`.
+        metadata: Plain values, written as `assets.extra/kerascnn.json`; "classes" must name the classes of every head.
+    """
+    if "classes" not in metadata:
+        raise ValueError(f"`metadata` must have an entry 'classes'. Received: {sorted(metadata)}.")
+    signatures = {
+        "serving_default": classifier.predict_pixels,
+        "serving_bytes": classifier.predict_bytes,
+        "decode": classifier.decode,
+    }
+    tf.saved_model.save(classifier, os.fspath(folder), signatures=signatures)
+    path = Path(folder, METADATA)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(metadata, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def read_metadata(saved_model: os.PathLike[str] | str) -> dict[str, Any]:
+    """What `export_model` wrote beside the graph.
+
+    Raises:
+        FileNotFoundError: The folder holds no SavedModel of this toolkit.
+    """
+    path = Path(saved_model, METADATA)
+    if not path.is_file() or not Path(saved_model, "saved_model.pb").is_file():
+        raise FileNotFoundError(
+            f"{saved_model} is no SavedModel written by kerascnn: it needs saved_model.pb and {METADATA}."
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def new_version(model_folder: os.PathLike[str] | str) -> Iterator[tuple[Path, Path]]:
+    """Yield (an empty folder to write into, the version folder it becomes when the block ends without an error).
+
+    Versions are numbered 1, 2, 3, ...; none is ever replaced. Servers pass over the unfinished folder's name.
+    """
+    parent = Path(model_folder)
+    parent.mkdir(parents=True, exist_ok=True)
+    version = parent / str(max(versions(parent), default=0) + 1)
+    unfinished = parent / f".unfinished-{version.name}-{os.getpid()}"
+    try:
+        unfinished.mkdir()
+        yield unfinished, version
+        unfinished.rename(version)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def versions(model_folder: os.PathLike[str] | str) -> list[int]:
+    """The version numbers in saved_models/NAME, ascending."""
+    folder = Path(model_folder)
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted(int(name) for name in names if re.fullmatch(r"\d+", name) and (folder / name).is_dir())
