@@ -26,6 +26,8 @@ from pipelines.batches import MISSING
 from pipelines.decode import decode_picture, resize
 from pipelines.sources import dataset_name
 
+CANARIES = 4  # examples with their answers that an exported model carries
+
 
 def compete(
     source: str,
@@ -145,9 +147,9 @@ def finish(task: Task, run: Path, saved_models: Path, probabilities: bool, resum
         # The submission is on disk and will not change: only now are the hidden labels read.
         for head, score in score_submission(submission, competition, console).items():
             result["heads"][head]["hidden_accuracy"] = score
-            console.say(
-                f"score     {head}: {percent(score)} of the hidden labels are right{compare(score, estimates.get(head))}"
-            )
+            console.say(f"score     {head}: {percent(score)} of the hidden labels are right")
+            if head in estimates:
+                console.say(f"          {compare(score, estimates[head])}")
     files.write_json(run / "result.json", result)
     write_report(run, task, result, [one.history for one in trained])
 
@@ -188,7 +190,8 @@ def publish(task: Task, classifier: Classifier, model_folder: Path) -> tuple[Pat
         "versions": run_folder.package_versions(),
     }
     with new_version(model_folder) as (unfinished, published):
-        export_model(classifier, unfinished, metadata)
+        canary = [Path(path).read_bytes() for path in task.competition.train["path"][:CANARIES]]
+        export_model(classifier, unfinished, metadata, canary)
         compared = verify(task, unfinished, classifier)
     return published, compared
 
@@ -212,7 +215,7 @@ def describe_result(
             }
             for head, labels in task.data.labels.items()
         },
-        "parameters": trained[0].model.count_params(),
+        "parameters": task.parameters,
         "seconds": round(sum(one.seconds for one in trained), 1),
         "pictures_per_second": round(float(np.mean([one.pictures_per_second for one in trained])), 1),
         "best_epochs": [one.best_epoch for one in trained],
@@ -224,12 +227,11 @@ def describe_result(
     }
 
 
-def compare(score: float, expected: Estimate | None) -> str:
+def compare(score: float, expected: Estimate) -> str:
     """How a score relates to what was expected."""
-    if expected is None:
-        return ""
     inside = "inside" if expected.low <= score <= expected.high else "OUTSIDE"
-    return f"; expected were {percent(expected.accuracy)}, between {percent(expected.low)} and {percent(expected.high)}: {inside}"
+    interval = f"{percent(expected.low)} to {percent(expected.high)}"
+    return f"expected before: {percent(expected.accuracy)}; {inside} the interval of {interval}"
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class Task:
     test_readable: np.ndarray
     left_out: list[str]
     fingerprint: str
+    parameters: int
 
     @property
     def test_ids(self) -> np.ndarray:
@@ -94,7 +95,7 @@ def prepare(competition: Competition, choices: Choices, strict: bool, console: C
         splits = split(data.labels, recipe.val, groups=groups, seed=recipe.seed)
     smallest = min(len(train_index) for train_index, _ in splits)
     recipe = replace(recipe, batch_size=min(recipe.batch_size, smallest))
-    build_network(recipe, data, "float32")  # an impossible choice shall fail now
+    network = build_network(recipe, data, "float32")  # an impossible choice fails here, before any training
     return Task(
         competition,
         recipe,
@@ -105,6 +106,7 @@ def prepare(competition: Competition, choices: Choices, strict: bool, console: C
         test_readable,
         left_out,
         fingerprint(table, competition.targets),
+        network.count_params(),
     )
 
 
@@ -121,7 +123,6 @@ def print_plan(task: Task, console: Console) -> None:
     """What will be done, line by line."""
     recipe, data = task.recipe, task.data
     train_count, val_count = len(task.splits[0][0]), len(task.splits[0][1])
-    network = build_network(recipe, data, "float32")
     steps = train_count // recipe.batch_size
     heads = ", ".join(f"{head} ({len(names)} classes)" for head, names in data.classes.items())
     held_out = f"{val_count:,} held out for validation" if val_count else "none held out: no score can be expected"
@@ -136,9 +137,7 @@ def print_plan(task: Task, console: Console) -> None:
         f"pictures  {recipe.image_size[0]}x{recipe.image_size[1]} pixels (height x width), "
         f"{'mirrored' if recipe.flip else 'never mirrored'}, crop padding {recipe.crop}"
     )
-    console.say(
-        f"network   {recipe.model}, width {recipe.width:g}, {network.count_params():,} parameters, {recipe.precision}"
-    )
+    console.say(f"network   {recipe.model}, width {recipe.width:g}, {task.parameters:,} parameters, {recipe.precision}")
     console.say(
         f"steps     {recipe.epochs} epochs of {steps} steps of {recipe.batch_size} pictures, "
         f"one-cycle rate up to {recipe.lr:g}, seed {recipe.seed}"

@@ -36,11 +36,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in float32 with its best weights, the log of every epoch, and how training went."""
+    """A network in float32 with the weights of its best epoch (counted from 1), and how training went."""
 
     model: keras.Model
     history: list[dict[str, float]]
-    best_epoch: int | None
+    best_epoch: int
     seconds: float
     pictures_per_second: float
 
@@ -177,7 +177,8 @@ def train(
     finished.set_weights(model.get_weights())
     seconds = progress.seconds_before + time.monotonic() - start
     speed = len(progress.history) * steps * batch_size / max(sum(row["seconds"] for row in progress.history), 1e-9)
-    return Trained(finished, progress.history, stopping.best_epoch, seconds, speed)
+    best = len(progress.history) if stopping.best_epoch is None else stopping.best_epoch + 1
+    return Trained(finished, progress.history, best, seconds, speed)
 
 
 def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], steps: int = 5) -> float:

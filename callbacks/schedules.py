@@ -29,7 +29,7 @@ def one_cycle(
     if curve == "cosine":
         rising, falling = ((1 - ops.cos(math.pi * ops.clip(part, 0.0, 1.0))) / 2 for part in (rising, falling))
     up = max_rate * (start_factor + (1 - start_factor) * rising)
-    down = max_rate * (1 + (final_factor - 1) * falling)
+    down = max_rate * (final_factor + (1 - final_factor) * (1 - falling))
     return ops.where(step < peak, up, down)
 
 

@@ -1,5 +1,6 @@
 """From trained networks to one SavedModel that carries decoding, resizing, normalisation and class names inside."""
 
+import base64
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import keras
 import tensorflow as tf
 
 METADATA = "assets.extra/kerascnn.json"
+CANARY = "assets.extra/canary.json"
 
 
 class Classifier(tf.Module):
@@ -68,13 +70,20 @@ class Classifier(tf.Module):
         }
 
 
-def export_model(classifier: Classifier, folder: os.PathLike[str] | str, metadata: Mapping[str, object]) -> None:
+def export_model(
+    classifier: Classifier,
+    folder: os.PathLike[str] | str,
+    metadata: Mapping[str, object],
+    canary: Sequence[bytes] = (),
+) -> None:
     """Write a SavedModel with the signatures `serving_default`, `serving_bytes` and `decode` into an empty folder.
 
     Args:
         classifier: What to write.
         folder: Where; see `new_version`.
         metadata: Plain values, written as `assets.extra/kerascnn.json`; "classes" must name the classes of every head.
+        canary: Encoded pictures, kept in `assets.extra/canary.json` (base64) with the probabilities a loaded copy
+            must give for them.
     """
     if "classes" not in metadata:
         raise ValueError(f"`metadata` must have an entry 'classes'. Received: {sorted(metadata)}.")
@@ -87,6 +96,13 @@ def export_model(classifier: Classifier, folder: os.PathLike[str] | str, metadat
     path = Path(folder, METADATA)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(metadata, indent=1, ensure_ascii=False), encoding="utf-8")
+    if canary:
+        answers = classifier.predict_bytes(tf.constant(list(canary)))
+        examples = {
+            "image_bytes": [base64.b64encode(data).decode() for data in canary],
+            "probabilities": {head: values.numpy().tolist() for head, values in answers.items()},
+        }
+        Path(folder, CANARY).write_text(json.dumps(examples), encoding="utf-8")
 
 
 def read_metadata(saved_model: os.PathLike[str] | str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ FILL_MODES = {"constant": "CONSTANT", "edge": "NEAREST", "symmetric": "REFLECT",
 
 @dataclass(frozen=True)
 class Operation:
-    """A random operation: `numbers` uniform values per picture, `draw(uniform) -> choice`, `apply(pictures, choice)`."""
+    """A random operation: `numbers` uniform values per picture make a choice, which `apply` carries out."""
 
     name: str
     numbers: int

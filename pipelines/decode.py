@@ -49,8 +49,12 @@ def _starts_with(data: tf.Tensor, magic: bytes) -> tf.Tensor:
 
 
 def _png_on_white(data: tf.Tensor) -> tf.Tensor:
-    picture = tf.cast(tf.io.decode_png(data, channels=4), "int32")
-    colour, opacity = picture[..., :3], picture[..., 3:]
+    # Asked for 4 channels, TensorFlow fills in a wrong opacity for palettes of fewer than 256 colours; 0 asks for the
+    # file's own: grey, grey and opacity, colour, or colour and opacity.
+    picture = tf.cast(tf.io.decode_png(data, channels=0), "int32")
+    channels = tf.shape(picture)[2]
+    colour = tf.cond(channels < 3, lambda: tf.repeat(picture[..., :1], 3, axis=2), lambda: picture[..., :3])
+    opacity = tf.cond(channels % 2 == 0, lambda: picture[..., -1:], lambda: tf.fill([1, 1, 1], 255))
     return tf.cast((colour * opacity + 255 * (255 - opacity) + 127) // 255, "uint8")
 
 

@@ -29,8 +29,8 @@ def load_pictures(
     needed, free = len(paths) * size[0] * size[1] * 3, psutil.virtual_memory().available
     if needed > free / 2:
         raise ValueError(
-            f"{len(paths):,} pictures of {size[0]}x{size[1]} need {needed / 2**30:.1f} GiB of memory, more than half of "
-            f"the {free / 2**30:.1f} GiB that are free. Choose a smaller `--image-size`."
+            f"{len(paths):,} pictures of {size[0]}x{size[1]} need {needed / 2**30:.1f} GiB of memory, more than half "
+            f"of the {free / 2**30:.1f} GiB that are free. Choose a smaller `--image-size`."
         )
     pictures = np.zeros((len(paths), *size, 3), "uint8")
     unread = np.ones(len(paths), bool)

@@ -1,0 +1,79 @@
+"""Shared by the tests: a cache of their own, quiet TensorFlow, small competitions, one trained run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpacked archives go to a temporary folder, also those of started processes."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["KERASCNN_CACHE"] = str(folder)
+    return folder
+
+
+def paint(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (12, 10), seed: int = 0) -> Path:
+    """A picture of one noisy colour, (height, width) pixels."""
+    noise = np.random.default_rng(seed).integers(-40, 41, (*size, 3))
+    pixels = np.clip(np.array(colour) + noise, 0, 255).astype("uint8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """A competition that is easy to learn: 60 pictures of three colours, 9 hidden ones, answers."""
+    root = tmp_path / "colours"
+    train, test, answers = ["image,label"], ["image"], ["image,label"]
+    for index in range(60):
+        label = list(COLOURS)[index % 3]
+        paint(root / "train" / f"{index:03d}.png", COLOURS[label], seed=index)
+        train.append(f"{index:03d},{label}")
+    for index in range(9):
+        label = list(COLOURS)[index % 3]
+        paint(root / "test" / f"{index:03d}.png", COLOURS[label], seed=1000 + index)
+        test.append(f"{index:03d}")
+        answers.append(f"{index:03d},{label}")
+    for name, rows in (("train.csv", train), ("test.csv", test), ("answers.csv", answers)):
+        (root / name).write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
+def kerascnn(*arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "apps.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300, **options
+    )
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One short `kerascnn compete digits`, whose folder and printed lines many tests look at."""
+    folder = tmp_path_factory.mktemp("digits")
+    process = kerascnn("compete", "digits", "--epochs", 6, "--probabilities", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    return folder, process
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`kerascnn ARGUMENTS` in a process of its own, in the test's folder."""
+    return lambda *arguments, **options: kerascnn(*arguments, **{"cwd": tmp_path, **options})

@@ -1,0 +1,73 @@
+"""The packages import only what the architecture allows, so that each can be used without the others."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {"kerascnn", "pipelines", "callbacks", "apps", "tests"}
+# package: which of our packages it may import, and which of the heavy libraries
+ALLOWED = {
+    "kerascnn": ({"kerascnn"}, {"keras", "numpy"}),
+    "callbacks": ({"callbacks"}, {"keras", "numpy", "matplotlib"}),
+    "pipelines": (
+        {"pipelines"},
+        {"tensorflow", "keras", "numpy", "pandas", "PIL", "sklearn", "albumentations", "keras_cv", "tensorflow_datasets",
+         "psutil"},
+    ),
+    "apps": ({"apps", "kerascnn", "pipelines", "callbacks"}, None),
+}
+# file: what it may import on top, and why
+EXCEPTIONS = {
+    "kerascnn/export.py": {"tensorflow"},  # writes SavedModels
+    "kerascnn/batch_norm.py": {"tensorflow"},  # one fused kernel, only where TensorFlow is the backend
+}
+FILES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Top-level names of everything a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_package_imports_only_what_its_rule_allows(path: Path) -> None:
+    name = path.relative_to(ROOT).as_posix()
+    own, libraries = ALLOWED[name.split("/")[0]]
+    found = imported_packages(path)
+    assert found & OURS <= own
+    if libraries is not None:
+        others = found - OURS - set(sys.stdlib_module_names)
+        assert others <= libraries | EXCEPTIONS.get(name, set())
+
+
+def test_networks_import_tensorflow_only_where_it_is_the_backend() -> None:
+    """At the top of a file only the exporter may; the builders must import under JAX alone."""
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+        if path.parent.name in ("kerascnn", "callbacks") and path.name != "export.py":
+            assert "tensorflow" not in names, path
+    assert "export" not in (ROOT / "kerascnn/__init__.py").read_text(encoding="utf-8")
+
+
+def test_help_needs_neither_tensorflow_nor_keras() -> None:
+    code = (
+        "import sys\n"
+        "from apps.cli import main\n"
+        "try: main(['compete', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'keras', 'pandas', 'sklearn', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
