@@ -20,7 +20,7 @@ from apps.plan import Task, prepare, print_plan
 from apps.recipe import Choices
 from apps.report import write_report
 from apps.submission import predict_hidden, predict_pictures, score_submission, verify
-from apps.training import Trained, measure_seconds, train
+from apps.training import Trained, keras_names, measure_seconds, train
 from kerascnn.export import Classifier, export_model, new_version
 from pipelines.batches import MISSING
 from pipelines.decode import decode_picture, resize
@@ -85,7 +85,7 @@ def compete(
     try:
         finish(task, run, saved_models, probabilities, resume, console)
     except KeyboardInterrupt:
-        kept = sorted(run.glob("checkpoints/*/best.weights.h5"))
+        kept = sorted(run.glob("checkpoints/*/best.npz"))
         what = f"The best snapshot is {kept[-1]}." if kept else "No epoch had ended, so there is no snapshot."
         again = shlex.join(["kerascnn", "compete", source, "--resume", "--out", str(run)])
         console.warn(f"Stopped. {what} Go on with: {again}")
@@ -120,7 +120,7 @@ def finish(task: Task, run: Path, saved_models: Path, probabilities: bool, resum
             train(recipe, data, train_index, val_index, run / "checkpoints" / str(number), console, what, resume)
         )
     run_folder.write_history([one.history for one in trained], run)
-    classifier = Classifier([one.model for one in trained], recipe.image_size, decode_picture, resize, recipe.flip)
+    classifier = make_classifier(task, trained)
     estimates = estimate(task, trained)
     for head, expected in estimates.items():
         console.say(
@@ -154,6 +154,15 @@ def finish(task: Task, run: Path, saved_models: Path, probabilities: bool, resum
     write_report(run, task, result, [one.history for one in trained])
 
 
+def make_classifier(task: Task, trained: Sequence[Trained]) -> Classifier:
+    """The average of the trained networks, which answers for validation, for the submission and in the export."""
+    models, names = (
+        [one.model for one in trained],
+        {keras: head for head, keras in keras_names(task.data.classes).items()},
+    )
+    return Classifier(models, task.recipe.image_size, decode_picture, resize, task.recipe.flip, names)
+
+
 def estimate(task: Task, trained: Sequence[Trained]) -> dict[str, Estimate]:
     """By head, what the held-out pictures say of the hidden score: each predicted by the network that never saw it."""
     correct: dict[str, list[np.ndarray]] = {head: [] for head in task.data.classes}
@@ -161,8 +170,7 @@ def estimate(task: Task, trained: Sequence[Trained]) -> dict[str, Estimate]:
     for one, (_, held_out) in zip(trained, task.splits, strict=True):
         if not len(held_out):
             return {}
-        alone = Classifier([one.model], task.recipe.image_size, decode_picture, resize, task.recipe.flip)
-        answers = predict_pictures(alone, task.data.pictures[held_out])
+        answers = predict_pictures(make_classifier(task, [one]), task.data.pictures[held_out])
         groups.append(held_out if task.groups is None else task.groups[held_out])
         for head, probabilities in answers.items():
             correct[head].append(probabilities.argmax(axis=1) == task.data.labels[head][held_out])

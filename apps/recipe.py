@@ -159,7 +159,7 @@ def resolve(choices: Choices, pictures: int, size: tuple[int, int], classes: Seq
         "lr": 0.4 * batch_size / 512,
         # Mirrored digits and letters are other signs or none.
         "flip": not all(len(name) == 1 for names in classes for name in names),
-        "crop": max(size) // 8,
+        "crop": max(size) // 16,
         "precision": fastest_precision(),
     }
     recipe = Recipe(**{**suitable, **choices})

@@ -1,7 +1,8 @@
 """Train one network on one split, with `model.fit`."""
 
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,15 @@ class Data:
         """Number of classes by head."""
         return {head: len(names) for head, names in self.classes.items()}
 
+    def with_keras_names(self) -> "Data":
+        """The same with every head called as Keras allows (`keras_names`)."""
+        names = keras_names(self.classes)
+        return Data(
+            self.pictures,
+            {names[head]: values for head, values in self.labels.items()},
+            {names[head]: values for head, values in self.classes.items()},
+        )
+
     def take(self, index: np.ndarray) -> "Data":
         """The pictures of `index`."""
         return Data(self.pictures[index], {head: values[index] for head, values in self.labels.items()}, self.classes)
@@ -43,6 +53,20 @@ class Trained:
     best_epoch: int
     seconds: float
     pictures_per_second: float
+
+
+def keras_names(heads: Iterable[str]) -> dict[str, str]:
+    """A name for every head that Keras takes for a loss: ASCII letters, digits and a few signs, no two alike.
+
+    >>> keras_names(["label", "hair colour/tone", "größe"])
+    {'label': 'label', 'hair colour/tone': 'hair_colour_tone_1', 'größe': 'gr__e_2'}
+    """
+    return {
+        head: head
+        if re.fullmatch(r"[A-Za-z0-9]\w*", head, re.ASCII)
+        else f"{re.sub(r'[^A-Za-z0-9]', '_', head)}_{number}"
+        for number, head in enumerate(heads)
+    }
 
 
 def augmentation(recipe: Recipe) -> list[augment.Operation]:
@@ -121,12 +145,13 @@ def train(
         recipe: Resolved.
         data: All labelled pictures.
         train_index, val_index: Which of them to train on and to watch; without any to watch, the last epoch is kept.
-        folder: For "last.npz", from which an interrupted training goes on, and "best.weights.h5".
+        folder: For "last.npz", from which an interrupted training goes on, and "best.npz".
         console: Shows the progress.
         what: How to call it there.
         resume: Go on from what `folder` holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    data = data.with_keras_names()
     held_out = data.take(val_index)
     batch_size = min(recipe.batch_size, len(train_index))
     steps = len(train_index) // batch_size
@@ -138,7 +163,7 @@ def train(
         lambda logs: validation_score(logs, list(data.classes)),
         mode="max",
         patience=recipe.patience or None,
-        path=folder / "best.weights.h5",
+        path=folder / "best.npz",
     )
     progress = EpochLog(console, what, recipe.epochs, steps, list(data.classes))
     watched = {"log": progress} | ({"stopping": stopping} if len(val_index) else {})
@@ -183,6 +208,7 @@ def train(
 
 def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], steps: int = 5) -> float:
     """How long training on so many pictures (one number a fold) would take here: a few real steps, the median."""
+    data = data.with_keras_names()
     model = build_network(recipe, data, recipe.precision)
     compile_network(model, recipe, data.num_classes, steps)
     batches = iter(

@@ -1,13 +1,13 @@
 """One file per training that holds everything needed to go on after the last finished epoch."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import keras
-import numpy as np
+
+from callbacks.snapshots import read_snapshot, write_snapshot
 
 
 class HasState(Protocol):
@@ -26,7 +26,7 @@ class Checkpoint(keras.callbacks.Callback):
     Place it last in the list of callbacks, so that it sees what the others have done.
 
     Args:
-        path: The file, ending in ".npz"; replaced after every epoch.
+        path: The file, an .npz; replaced after every epoch.
         states: Callbacks with `get_state` and `set_state`, by a name for each.
     """
 
@@ -37,18 +37,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Write the checkpoint of a finished epoch."""
-        arrays = {f"v{number}": np.asarray(value) for number, value in enumerate(_variables(self.model))}
         states = {name: callback.get_state() for name, callback in self.states.items()}
-        meta = {"epochs_done": epoch + 1, "stopped": bool(self.model.stop_training), "states": states}
-        unfinished = self.path.with_name(f".unfinished-{self.path.name}")
-        try:
-            with unfinished.open("wb") as file:
-                np.savez(file, allow_pickle=False, meta=np.array(json.dumps(meta)), **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, self.path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        values = {"epochs_done": epoch + 1, "stopped": bool(self.model.stop_training), "states": states}
+        arrays = [keras.ops.convert_to_numpy(variable) for variable in _variables(self.model)]
+        write_snapshot(self.path, arrays, values)
 
     def restore(self, model: keras.Model) -> tuple[int, bool]:
         """Put a compiled model and the callbacks where the checkpoint was written.
@@ -63,22 +55,18 @@ class Checkpoint(keras.callbacks.Callback):
             return 0, False
         model.optimizer.build(model.trainable_variables)
         variables = _variables(model)
-        with np.load(self.path, allow_pickle=False) as arrays:
-            meta = json.loads(str(arrays["meta"]))
-            values = [arrays[f"v{number}"] for number in range(len(arrays.files) - 1)]
-        shapes, expected = [value.shape for value in values], [tuple(variable.shape) for variable in variables]
+        arrays, values = read_snapshot(self.path)
+        shapes, expected = [array.shape for array in arrays], [tuple(variable.shape) for variable in variables]
         if shapes != expected:
             raise ValueError(
                 f"{self.path} belongs to another network or optimiser: it has {len(shapes)} arrays, "
                 f"{len(expected)} are needed. Use the recipe it was written with, or start without it."
             )
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
         for name, callback in self.states.items():
-            if isinstance(callback, keras.callbacks.Callback):
-                callback.set_model(model)
-            callback.set_state(meta["states"][name])
-        return meta["epochs_done"], meta["stopped"]
+            callback.set_state(values["states"][name])
+        return values["epochs_done"], values["stopped"]
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

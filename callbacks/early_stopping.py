@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from callbacks.snapshots import read_snapshot, write_snapshot
+
 
 class EarlyStopping(keras.callbacks.Callback):
     """Keep the weights of the best epoch; stop after `patience` epochs without a better one.
@@ -20,7 +22,7 @@ class EarlyStopping(keras.callbacks.Callback):
         mode: "max" or "min".
         patience: Epochs without improvement before training stops; None never stops.
         min_delta: Smallest change that counts as an improvement.
-        path: File for the best weights, ending in ".weights.h5".
+        path: File for the best weights, an .npz of the arrays of `model.get_weights()`, in order.
 
     Raises:
         ValueError: At the end of the first epoch, when the logs have no entry `monitor`.
@@ -69,9 +71,7 @@ class EarlyStopping(keras.callbacks.Callback):
             self.best, self.best_epoch, self.waited = value, epoch, 0
             self.best_weights = self.model.get_weights()
             if self.path is not None:
-                unfinished = self.path.with_name(f".unfinished-{self.path.name}")
-                self.model.save_weights(unfinished)
-                os.replace(unfinished, self.path)
+                write_snapshot(self.path, self.best_weights, {"epoch": epoch, "value": value})
             return
         self.waited += 1
         if self.patience is not None and self.waited >= self.patience:
@@ -93,15 +93,12 @@ class EarlyStopping(keras.callbacks.Callback):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from `get_state()`; the best weights are read from `path`. The model must be set."""
+        """Go on from `get_state()`; the best weights are read from `path`."""
         self._reset()
         for name in ("best", "best_epoch", "waited", "stopped_epoch"):
             setattr(self, name, state[name])
         if self.best_epoch is not None and self.path is not None:
-            current = self.model.get_weights()
-            self.model.load_weights(self.path)
-            self.best_weights = self.model.get_weights()
-            self.model.set_weights(current)
+            self.best_weights = read_snapshot(self.path)[0]
         self._restored = True
 
     def _value(self, logs: Mapping[str, float]) -> float:

@@ -26,6 +26,7 @@ class Classifier(tf.Module):
         decode: A graph function, one encoded picture and a size to uint8 [height, width, 3].
         resize: A graph function, uint8 [N, height, width, 3] and a size to uint8 [N, *size, 3].
         mirror: Average over the picture and its mirror image as well.
+        names: What a head is called in the answers, by its name in the models; the same name where none is given.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Classifier(tf.Module):
         decode: Callable[[tf.Tensor, tuple[int, int]], tf.Tensor],
         resize: Callable[[tf.Tensor, tuple[int, int]], tf.Tensor],
         mirror: bool = False,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(name="classifier")
         if not models or not all(isinstance(model.output, dict) for model in models):
             raise ValueError("`models` needs at least one network, each built with `num_classes` as a dict of heads.")
         self.models = list(models)
         self.size, self.mirror = size, mirror
+        self.names = {head: (names or {}).get(head, head) for head in self.models[0].output}
         self._decode, self._resize = decode, resize
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")])
@@ -66,7 +69,8 @@ class Classifier(tf.Module):
         views = [pixels, tf.reverse(pixels, axis=[2])] if self.mirror else [pixels]
         answers = [model(view, training=False) for model in self.models for view in views]
         return {
-            head: tf.add_n([tf.nn.softmax(answer[head]) for answer in answers]) / len(answers) for head in answers[0]
+            name: tf.add_n([tf.nn.softmax(answer[head]) for answer in answers]) / len(answers)
+            for head, name in self.names.items()
         }
 
 

@@ -55,7 +55,7 @@ def assign_columns(
                 reasons.append(f"{column}: not used")
         elif targets is not None:
             reasons.append(f"{column}: not used")
-        elif 1 < distinct <= min(MOST_CLASSES, len(train) / 2):
+        elif 1 < distinct <= min(MOST_CLASSES, max(2, len(train) / 2)):
             found_targets.append(column)
         else:
             reasons.append(f"{column}: not used ({distinct} different values in {len(train)} rows are no classes)")

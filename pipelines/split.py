@@ -58,6 +58,8 @@ def _split_groups(joint: np.ndarray, groups: np.ndarray, val: float, folds: int,
     found = len(np.unique(groups))
     if found < parts:
         raise ValueError(f"{found} groups cannot be divided into {parts} parts. Choose a larger `--val` fraction.")
+    if np.bincount(joint).max() < parts:
+        joint = np.zeros_like(joint)  # too few of every class to spread over the parts
     pairs = _quietly(StratifiedGroupKFold(parts, shuffle=True, random_state=seed).split(joint, joint, groups))
     return pairs if folds else pairs[:1]
 

@@ -16,7 +16,12 @@ def numbered(count: int) -> np.ndarray:
 def training(seed: int = 0, first_epoch: int = 0, batch_size: int = 4, operations=()) -> tf.data.Dataset:
     labels = {"label": np.arange(10) % 3}
     return make_train(
-        numbered(10), labels, {"label": 3}, batch_size=batch_size, seed=seed, first_epoch=first_epoch,
+        numbered(10),
+        labels,
+        {"label": 3},
+        batch_size=batch_size,
+        seed=seed,
+        first_epoch=first_epoch,
         augmentation=operations,
     )
 
@@ -73,12 +78,14 @@ def test_evaluation_yields_every_picture_once_in_order() -> None:
     data = list(make_eval(numbered(10), labels, {"label": 3}, batch_size=4))
     assert [len(x) for x, _, _ in data] == [4, 4, 2]
     assert np.concatenate([x[:, 0, 0, 0] for x, _, _ in data]).tolist() == list(range(10))
-    assert np.concatenate([y["label"].numpy().argmax(axis=1) for _, y, _ in data]).tolist() == (np.arange(10) % 3).tolist()
+    assert (
+        np.concatenate([y["label"].numpy().argmax(axis=1) for _, y, _ in data]).tolist() == (np.arange(10) % 3).tolist()
+    )
 
 
 def test_missing_label_has_no_weight_in_its_head_alone() -> None:
     labels = {"label": np.array([0, MISSING, 2]), "kids": np.array([1, 0, MISSING])}
-    (_, y, weight), = make_eval(numbered(3), labels, {"label": 3, "kids": 2})
+    ((_, y, weight),) = make_eval(numbered(3), labels, {"label": 3, "kids": 2})
     assert weight["label"].numpy().tolist() == [1, 0, 1]
     assert weight["kids"].numpy().tolist() == [1, 1, 0]
     assert y["label"].numpy()[1].tolist() == [0, 0, 0]

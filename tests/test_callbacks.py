@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from callbacks import Checkpoint, EarlyStopping, OneCycleSchedule
+from callbacks.snapshots import read_snapshot
 
 
 def model_with_weight(value: float = 0.0) -> keras.Model:
@@ -58,17 +59,16 @@ def test_second_fit_starts_afresh() -> None:
 
 
 def test_best_weights_are_on_disk_when_their_epoch_has_ended(tmp_path) -> None:
-    stopping = EarlyStopping("val_accuracy", "max", path=tmp_path / "best.weights.h5")
+    stopping = EarlyStopping("val_accuracy", "max", path=tmp_path / "best.npz")
     model = model_with_weight(7.0)
     stopping.set_model(model)
     stopping.on_train_begin()
     stopping.on_epoch_end(0, {"val_accuracy": 0.5})
     model.set_weights([np.array([[8.0]])])
     stopping.on_epoch_end(1, {"val_accuracy": 0.4})
-    other = model_with_weight()
-    other.load_weights(tmp_path / "best.weights.h5")
-    assert float(other.get_weights()[0][0, 0]) == 7.0
-    assert [path.name for path in tmp_path.iterdir()] == ["best.weights.h5"]
+    (weight,), values = read_snapshot(tmp_path / "best.npz")
+    assert (float(weight[0, 0]), values) == (7.0, {"epoch": 0, "value": 0.5})
+    assert [path.name for path in tmp_path.iterdir()] == ["best.npz"]
 
 
 def test_missing_metric_error_lists_the_logs() -> None:
@@ -76,26 +76,37 @@ def test_missing_metric_error_lists_the_logs() -> None:
         feed(EarlyStopping("val_f1"), [0.5])
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"mode": "auto"}, "'min' or 'max'"), ({"patience": 0}, "at least 1")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"mode": "auto"}, "'min' or 'max'"), ({"patience": 0}, "at least 1")]
+)
 def test_early_stopping_refuses_wrong_arguments(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         EarlyStopping(**arguments)
 
 
-def small_training(folder, epochs: int, last_epoch: int, resume: bool = False) -> tuple[list[np.ndarray], EarlyStopping]:
+def small_training(
+    folder, epochs: int, last_epoch: int, resume: bool = False
+) -> tuple[list[np.ndarray], EarlyStopping]:
     keras.utils.set_random_seed(3)
     model = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
     )
     optimizer = keras.optimizers.SGD(OneCycleSchedule(0.1, 4 * last_epoch), momentum=0.9, nesterov=True)
     model.compile(optimizer, "mse")
-    stopping = EarlyStopping("val_loss", "min", patience=5, path=folder / "best.weights.h5")
+    stopping = EarlyStopping("val_loss", "min", patience=5, path=folder / "best.npz")
     checkpoint = Checkpoint(folder / "last.npz", {"stopping": stopping})
     first, _ = checkpoint.restore(model) if resume else (0, False)
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(16, 4)), generator.normal(size=(16, 1))
     model.fit(
-        x, y, batch_size=4, shuffle=False, epochs=epochs, initial_epoch=first, validation_data=(x, y), verbose=0,
+        x,
+        y,
+        batch_size=4,
+        shuffle=False,
+        epochs=epochs,
+        initial_epoch=first,
+        validation_data=(x, y),
+        verbose=0,
         callbacks=[stopping, checkpoint],
     )
     return model.get_weights(), stopping

@@ -15,8 +15,18 @@ ALLOWED = {
     "callbacks": ({"callbacks"}, {"keras", "numpy", "matplotlib"}),
     "pipelines": (
         {"pipelines"},
-        {"tensorflow", "keras", "numpy", "pandas", "PIL", "sklearn", "albumentations", "keras_cv", "tensorflow_datasets",
-         "psutil"},
+        {
+            "tensorflow",
+            "keras",
+            "numpy",
+            "pandas",
+            "PIL",
+            "sklearn",
+            "albumentations",
+            "keras_cv",
+            "tensorflow_datasets",
+            "psutil",
+        },
     ),
     "apps": ({"apps", "kerascnn", "pipelines", "callbacks"}, None),
 }

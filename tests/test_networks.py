@@ -22,7 +22,9 @@ def test_logits_are_float32_under_mixed_bfloat16(name: str) -> None:
     finally:
         keras.config.set_dtype_policy("float32")
     logits = model(np.full((2, 32, 32, 3), 200.0, "float32"))
-    assert {head: (tuple(value.shape), keras.backend.standardize_dtype(value.dtype)) for head, value in logits.items()} == {
+    assert {
+        head: (tuple(value.shape), keras.backend.standardize_dtype(value.dtype)) for head, value in logits.items()
+    } == {
         "label": ((2, 4), "float32"),
         "kids": ((2, 2), "float32"),
     }

@@ -37,7 +37,16 @@ def test_agrees_with_pytorch() -> None:
     # final_div_factor=40, cycle_momentum=False), PyTorch 2.13.0: peak at step 0.3 * 10 - 1 = 2, which is our
     # warmup = 2 / 9; torch's final rate is start / 40 = 1e-4.
     recorded = [
-        0.004, 0.052, 0.1, 0.095053395, 0.081193316, 0.061164921, 0.038935079, 0.018906684, 0.005046605, 0.0001,
+        0.004,
+        0.052,
+        0.1,
+        0.095053395,
+        0.081193316,
+        0.061164921,
+        0.038935079,
+        0.018906684,
+        0.005046605,
+        0.0001,
     ]
     schedule = OneCycleSchedule(0.1, 10, warmup=2 / 9, start_factor=1 / 25, final_factor=1e-3)
     np.testing.assert_allclose(rates(schedule, list(range(10))), recorded, rtol=1e-5)

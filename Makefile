@@ -1,0 +1,38 @@
+# `make demo` and `make test` are each sufficient alone on a fresh clone with Python 3.10 to 3.13 and its venv module.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help demo test test-extras setup lint
+
+help:
+	@echo "make demo         train on handwritten digits: submission, expected score, SavedModel, report (2 minutes)"
+	@echo "make test         run all tests of the default installation"
+	@echo "make test-extras  install and test what only the extras need"
+	@echo "make setup        create .venv and install, nothing else"
+	@echo "make lint         ruff and mypy"
+
+demo: $(INSTALLED)
+	$(BIN)/kerascnn compete digits
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-extras: $(INSTALLED)
+	@echo "No feature needs an extra so far: nothing to install, nothing to test."
+
+setup: $(INSTALLED)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Installed anew only when the list of dependencies has changed.
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Creating .venv with $$($(PYTHON) --version) and installing the versions of constraints.txt (a few minutes, once)"
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 14) else "Python 3.10 to 3.13 is needed, this is %d.%d: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+	@echo "Installed."

@@ -1,0 +1,351 @@
+"""`kerascnn compete` as a user runs it: real processes, real files, killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from conftest import ROOT, kerascnn, paint
+
+from apps import files
+from kerascnn.export import read_metadata
+
+QUICK = ("--epochs", 3, "--batch-size", 8, "--precision", "float32", "--width", 0.125, "--image-size", 16)
+
+
+def test_digits_run_folder_is_complete(digits_run) -> None:
+    folder, _ = digits_run
+    run = folder / "runs" / "digits"
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "recipe.json",
+        "result.json",
+        "history.csv",
+        "report.html",
+        "submission.csv",
+        "probabilities.csv",
+        "checkpoints",
+        "model.keras",
+    }
+    assert not list(folder.rglob("*unfinished*"))
+
+
+def test_digits_score_is_good_after_a_short_training(digits_run) -> None:
+    result = json.loads((digits_run[0] / "runs/digits/result.json").read_text())["heads"]["label"]
+    assert result["hidden_accuracy"] >= 0.97
+    assert result["expected"]["low"] <= result["hidden_accuracy"] <= result["expected"]["high"]
+
+
+def test_digits_are_never_mirrored(digits_run) -> None:
+    assert json.loads((digits_run[0] / "runs/digits/recipe.json").read_text())["recipe"]["flip"] is False
+
+
+def test_submission_has_the_rows_and_order_of_the_test_table(digits_run, cache) -> None:
+    submission = pd.read_csv(digits_run[0] / "runs/digits/submission.csv", dtype=str)
+    test = pd.read_csv(cache / "digits-1/test.csv", dtype=str)
+    assert submission.columns.tolist() == ["image", "label"]
+    assert submission["image"].tolist() == test["image"].tolist()
+    assert set(submission["label"]) <= {str(digit) for digit in range(10)}
+
+
+def test_reported_score_is_that_of_the_submission(digits_run, cache) -> None:
+    submission = pd.read_csv(digits_run[0] / "runs/digits/submission.csv", dtype=str)
+    answers = pd.read_csv(cache / "digits-1/answers.csv", dtype=str)
+    score = (submission["label"] == answers["label"]).mean()
+    result = json.loads((digits_run[0] / "runs/digits/result.json").read_text())
+    assert result["heads"]["label"]["hidden_accuracy"] == pytest.approx(score)
+
+
+def test_probabilities_sum_to_one_and_agree_with_the_submission(digits_run) -> None:
+    run = digits_run[0] / "runs/digits"
+    table = pd.read_csv(run / "probabilities.csv", index_col="image")
+    submission = pd.read_csv(run / "submission.csv", dtype=str)
+    np.testing.assert_allclose(table.sum(axis=1), 1, atol=1e-5)
+    assert table.idxmax(axis=1).tolist() == submission["label"].tolist()
+
+
+def test_progress_is_plain_lines_when_the_output_is_no_terminal(digits_run) -> None:
+    lines = digits_run[1].stdout.splitlines()
+    assert sum("training: epoch" in line for line in lines) == 6
+    assert "\x1b" not in digits_run[1].stdout
+    assert digits_run[1].stderr == ""
+
+
+def test_estimate_is_printed_before_the_answers_are_read(digits_run) -> None:
+    text = digits_run[1].stdout
+    assert (
+        text.index("expected  label")
+        < text.index("wrote     runs/digits/submission.csv")
+        < text.index("score     label")
+    )
+
+
+def test_saved_model_needs_nothing_but_tensorflow_and_equals_training_bit_by_bit(digits_run, cache) -> None:
+    """Decode in a process that cannot import this toolkit; compare with what training decoded."""
+    from pipelines.pictures import load_pictures
+
+    saved_model = digits_run[0] / "saved_models/digits/1"
+    paths = sorted((cache / "digits-1/test").iterdir())[:20]
+    code = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "model = tf.saved_model.load(sys.argv[1])\n"
+        "data = [open(path, 'rb').read() for path in sys.argv[3:]]\n"
+        "pixels = np.stack([model.signatures['decode'](image_bytes=tf.constant(d))['image'] for d in data])\n"
+        "from_bytes = model.signatures['serving_bytes'](image_bytes=tf.constant(data))['label'].numpy()\n"
+        "from_pixels = model.signatures['serving_default'](image=tf.constant(pixels))['label'].numpy()\n"
+        "np.savez(sys.argv[2], pixels=pixels, from_bytes=from_bytes, from_pixels=from_pixels)\n"
+        "assert not {'kerascnn', 'pipelines', 'apps'} & set(sys.modules), 'not alone'\n"
+    )
+    out = digits_run[0] / "alone.npz"
+    command = [sys.executable, "-c", code, str(saved_model), str(out), *map(str, paths)]
+    subprocess.run(command, check=True, cwd="/", capture_output=True)
+    alone = np.load(out)
+    size = tuple(read_metadata(saved_model)["image_size"])
+    np.testing.assert_array_equal(alone["pixels"], load_pictures(paths, size)[0])
+    np.testing.assert_array_equal(alone["from_bytes"], alone["from_pixels"])
+    table = pd.read_csv(digits_run[0] / "runs/digits/probabilities.csv", index_col="image")
+    names = [f"test/{path.name}" for path in paths]
+    np.testing.assert_allclose(alone["from_pixels"], table.loc[names].to_numpy(), atol=1e-5)
+
+
+def test_canary_examples_carry_the_right_answers(digits_run) -> None:
+    import base64
+
+    saved_model = digits_run[0] / "saved_models/digits/1"
+    canary = json.loads((saved_model / "assets.extra/canary.json").read_text())
+    data = [base64.b64decode(text) for text in canary["image_bytes"]]
+    answers = tf.saved_model.load(str(saved_model)).signatures["serving_bytes"](image_bytes=tf.constant(data))
+    np.testing.assert_allclose(answers["label"], canary["probabilities"]["label"], atol=1e-5)
+
+
+def test_report_is_one_file_that_needs_no_network(digits_run) -> None:
+    page = (digits_run[0] / "runs/digits/report.html").read_text(encoding="utf-8")
+    assert 'src="data:image/png;base64,' in page
+    assert "http" not in page
+    assert "kerascnn compete digits --epochs 6" in page
+
+
+def test_two_heads_a_group_and_messy_files(run_cli, tmp_path) -> None:
+    """Two label columns, a group, a row without file, an unreadable picture, an unreadable hidden picture."""
+    root = tmp_path / "messy data"
+    rows = ["name;owner id;hair colour/tone;größe"]
+    for index in range(48):
+        colour = [(200, 40, 40), (40, 200, 40), (40, 40, 200)][index % 3]
+        paint(root / "train" / f"é{index:02d}.png", colour, seed=index)
+        rows.append(f"é{index:02d};{index // 4};{'xyz'[index % 3]}.;{['klein', 'groß'][index % 2]}")
+    rows.append("gone;99;x.;klein")
+    (root / "train" / "é01.png").write_bytes(b"")
+    (root / "train.csv").write_bytes(("\ufeff" + "\r\n".join(rows)).encode())
+    (root / "test").mkdir()
+    paint(root / "test" / "2.png", (40, 200, 40))
+    (root / "test" / "10.png").write_bytes(b"no picture")
+    (root / "test.csv").write_text("name\n2\n10\n404\n")
+    options = ("--target", "hair colour/tone", "--target", "größe", "--group", "owner id", *QUICK)
+
+    process = run_cli("compete", root, *options, "--strict")
+    assert process.returncode == 2
+    assert "`--strict` allows nothing to be left out, and 4 things would be" in process.stderr
+
+    process = run_cli("compete", root, *options, "--out", tmp_path / "out")
+    assert process.returncode == 0, process.stderr
+    assert "1 row of train.csv without a picture (such as gone)" in process.stdout
+    assert "é01.png: the file is empty (0 bytes)" in process.stdout
+    assert "1 row of test.csv without a picture (predicted by class frequency)" in process.stdout
+    submission = pd.read_csv(tmp_path / "out/submission.csv", dtype=str)
+    assert submission.columns.tolist() == ["name", "hair colour/tone", "größe"]
+    assert submission["name"].tolist() == ["2", "10", "404"]
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert set(result["heads"]) == {"hair colour/tone", "größe"}
+    assert (tmp_path / "saved_models/out/1/saved_model.pb").is_file()
+
+
+def test_folds_estimate_on_every_picture_and_export_their_average(run_cli, colours, tmp_path) -> None:
+    process = run_cli("compete", colours, *QUICK, "--val", 3, "--out", "out")
+    assert process.returncode == 0, process.stderr
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert result["heads"]["label"]["expected"]["pictures"] == 60
+    assert len(result["best_epochs"]) == 3
+    assert sorted(set(pd.read_csv(tmp_path / "out/history.csv")["fold"])) == [1, 2, 3]
+
+
+def test_training_on_everything_expects_nothing(run_cli, colours, tmp_path) -> None:
+    process = run_cli("compete", colours, *QUICK, "--val", 0, "--out", "out")
+    assert process.returncode == 0, process.stderr
+    assert "none held out: no score can be expected" in process.stdout
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert result["heads"]["label"]["expected"] is None
+    assert result["heads"]["label"]["hidden_accuracy"] > 0.5
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(run_cli, colours, tmp_path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    process = run_cli("compete", colours, *QUICK, "--dry-run")
+    assert process.returncode == 0, process.stderr
+    for part in (
+        "60 labelled pictures",
+        "6 held out",
+        "9 to predict",
+        "resnet9",
+        "3 epochs of 6 steps of 8 pictures",
+        "time      about",
+    ):
+        assert part in process.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_second_run_takes_a_new_folder_and_the_next_version(digits_run, run_cli, colours, tmp_path) -> None:
+    for _ in range(2):
+        assert run_cli("compete", colours, *QUICK, "--epochs", 1, "--quiet").returncode == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["colours", "colours-2"]
+    assert sorted(path.name for path in (tmp_path / "saved_models/colours").iterdir()) == ["1", "2"]
+
+
+def test_existing_output_folder_is_left_alone(run_cli, colours, tmp_path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    process = run_cli("compete", colours, "--out", "mine")
+    assert process.returncode == 2
+    assert process.stderr == ("kerascnn: error: mine exists. Choose another `--out`, or go on with it by `--resume`.\n")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compete", "nowhere"), "There is no file or folder nowhere"),
+        (("compete", "digits", "--model", "resnet10"), "Unknown network 'resnet10'. Did you mean resnet101"),
+        (("compete", "digits", "--image-size", "big"), "`--image-size` must be a number of pixels"),
+        (("compete", "digits", "--epochs", "many"), "Invalid value for '--epochs'"),
+        (("compete", "digits", "--val", "0.9"), "`val` must be a fraction up to 0.5"),
+        (("compete", "digits", "--target", "digit"), "train.csv has no column 'digit'"),
+        (("compete", "digits", "--recipe", "digit"), "There is no recipe and no file 'digit'"),
+        (("compete", "digits", "--resume"), "There is no interrupted run of digits"),
+        (("compete", "digits", "--colour"), "No such option"),
+        (("predict", "nowhere", "."), "There is no SavedModel in nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run_cli, tmp_path, arguments, message) -> None:
+    paint(tmp_path / "a.png", (1, 2, 3))
+    process = run_cli(*arguments)
+    assert process.returncode == 2
+    assert message in process.stderr
+    assert process.stderr.startswith("kerascnn: error: ")
+    assert process.stderr.count("\n") == 1
+
+
+def test_unwritable_output_is_an_error_before_training(run_cli, colours) -> None:
+    process = run_cli("compete", colours, *QUICK, "--out", "/proc/no/run")
+    assert process.returncode == 2
+    assert process.stderr.startswith("kerascnn: error: /proc/no")
+    assert "training" not in process.stdout
+
+
+def test_full_disk_is_one_line_and_damages_nothing(colours, tmp_path) -> None:
+    """The system refuses files over 100 kB, as a full disk does: the checkpoint cannot be written."""
+    import resource
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    process = kerascnn("compete", colours, *QUICK, "--out", "out", cwd=tmp_path, preexec_fn=limit)
+    assert process.returncode == 2
+    assert "File too large" in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("*unfinished*"))
+    again = kerascnn("compete", colours, "--resume", "--out", "out", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "out/submission.csv").is_file()
+
+
+def start(colours: Path, out: Path, *more: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "apps.cli", "compete", colours, *QUICK, "--epochs", 40, "--out", out, *more]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        list(map(str, command)),
+        cwd=out.parent,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_epoch(process: subprocess.Popen[str], epoch: int) -> None:
+    for line in process.stdout:
+        if f"epoch {epoch} of" in line:
+            return
+    pytest.fail(f"the training ended early: {process.stderr.read()}")
+
+
+def test_interrupt_keeps_the_best_snapshot_and_resume_goes_on(colours, tmp_path) -> None:
+    process = start(colours, tmp_path / "out")
+    wait_for_epoch(process, 3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopped. The best snapshot is" in errors
+    assert f"Go on with: kerascnn compete {colours} --resume --out {tmp_path / 'out'}" in errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "out/checkpoints/1/best.npz").is_file()
+    assert not list(tmp_path.rglob("*unfinished*"))
+    again = kerascnn("compete", colours, "--resume", "--out", tmp_path / "out", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "training: going on after epoch" in again.stdout
+    history = pd.read_csv(tmp_path / "out/history.csv")
+    assert history["epoch"].tolist() == list(range(1, len(history) + 1))
+
+
+def test_killed_run_resumes_to_the_history_of_an_uninterrupted_one(colours, tmp_path) -> None:
+    whole = kerascnn("compete", colours, *QUICK, "--epochs", 6, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    process = start(colours, tmp_path / "killed", "--epochs", 6)
+    wait_for_epoch(process, 2)
+    time.sleep(0.02)  # somewhere in the third epoch or in the writing of the second
+    process.kill()
+    process.communicate()
+    again = kerascnn("compete", colours, "--resume", "--out", "killed", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    histories = [pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("whole", "killed")]
+    pd.testing.assert_frame_equal(*histories, rtol=1e-4)
+    submissions = [(tmp_path / name / "submission.csv").read_text() for name in ("whole", "killed")]
+    assert submissions[0] == submissions[1]
+
+
+def test_resume_refuses_changed_data_and_a_changed_recipe(run_cli, colours) -> None:
+    assert run_cli("compete", colours, *QUICK, "--epochs", 1, "--out", "out").returncode == 0
+    process = run_cli("compete", colours, "--resume", "--out", "out", "--epochs", 5)
+    assert (process.returncode, "epochs is 1, asked for 5" in process.stderr) == (2, True)
+    table = (colours / "train.csv").read_text()
+    (colours / "train.csv").write_text(table.replace("000,red", "000,blue"))
+    process = run_cli("compete", colours, "--resume", "--out", "out")
+    assert (process.returncode, "have changed since" in process.stderr) == (2, True)
+
+
+def test_version(run_cli) -> None:
+    assert run_cli("--version").stdout == "kerascnn 0.1.0\n"
+
+
+def test_every_option_is_explained(run_cli) -> None:
+    for command in ("compete", "predict"):
+        text = run_cli(command, "--help").stdout
+        for line in text.splitlines():
+            if line.startswith(("│ --", "│ *")):
+                assert len(line.strip("│ ").split("  ")) > 1, line
+    assert "--install-completion" in run_cli("--help").stdout
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("what was there")
+    with pytest.raises(RuntimeError), files.whole_file(path) as unfinished:
+        unfinished.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "what was there"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]

@@ -1,0 +1,77 @@
+"""Recipes: what nobody chose suits the data, what somebody chose is kept, what does not fit is refused."""
+
+import json
+
+import pytest
+
+from apps.recipe import check_choices, load_choices, resolve
+from apps.run_folder import kept_choices
+
+ANIMALS, NUMBERS = ["cat", "dog"], ["0", "1", "7"]
+
+
+def test_flips_are_off_for_digits_and_letters_only() -> None:
+    assert resolve({}, 1000, (32, 32), [ANIMALS]).flip
+    assert not resolve({}, 1000, (32, 32), [NUMBERS]).flip
+    assert resolve({}, 1000, (32, 32), [ANIMALS, NUMBERS]).flip
+    assert resolve({"flip": True}, 1000, (32, 32), [NUMBERS]).flip
+
+
+def test_large_pictures_get_a_network_that_reduces_them_early() -> None:
+    assert resolve({}, 1000, (32, 32), [ANIMALS]).model == "resnet9"
+    assert resolve({}, 1000, (128, 96), [ANIMALS]).model == "resnet18"
+
+
+def test_rate_grows_with_the_batch() -> None:
+    one, four = (resolve({"batch_size": size}, 45_000, (32, 32), [ANIMALS]).lr for size in (64, 256))
+    assert four == pytest.approx(4 * one)
+
+
+def test_what_was_chosen_is_kept() -> None:
+    chosen = {"model": "resnet34", "epochs": 3, "lr": 0.07, "image_size": (40, 48), "val": 5.0, "seed": 9}
+    recipe = resolve(chosen, 45_000, (32, 32), [ANIMALS])
+    assert {name: getattr(recipe, name) for name in chosen} == chosen
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"epoch": 3}, "no field 'epoch'. Did you mean 'epochs'"),
+        ({"epochs": 0}, "`epochs` must be at least 1. Received: epochs=0"),
+        ({"lr": -1.0}, "`lr` must be positive"),
+        ({"val": 0.8}, "fraction up to 0.5"),
+        ({"image_size": [4, 40]}, "at least 8 pixels"),
+        ({"precision": "float16"}, "float32 or bfloat16"),
+        ({"epochs": "many"}, "Received: epochs='many'"),
+    ],
+)
+def test_choices_that_do_not_fit_are_refused(choices, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_choices(choices)
+
+
+def test_recipe_file_of_a_run_gives_the_same_recipe(tmp_path) -> None:
+    from dataclasses import asdict
+
+    recipe = resolve({"epochs": 7}, 45_000, (32, 32), [ANIMALS])
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({"data": "x", "recipe": asdict(recipe)}))
+    assert resolve(load_choices(str(path)), 10, (300, 300), [NUMBERS]) == recipe
+
+
+def test_unknown_recipe_error_lists_the_recipes(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="'digit'. Did you mean 'digits'"):
+        load_choices("digit")
+    (tmp_path / "list.json").write_text("[1]")
+    with pytest.raises(ValueError, match="one JSON object"):
+        load_choices(str(tmp_path / "list.json"))
+    (tmp_path / "text.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        load_choices(str(tmp_path / "text.json"))
+
+
+def test_resumed_run_refuses_another_recipe_and_says_where_it_differs(tmp_path) -> None:
+    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": {"epochs": 8, "seed": 0}}))
+    assert kept_choices(tmp_path, {"epochs": 8}) == {"epochs": 8, "seed": 0}
+    with pytest.raises(ValueError, match="epochs is 8, asked for 10"):
+        kept_choices(tmp_path, {"epochs": 10, "seed": 0})

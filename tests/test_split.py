@@ -1,0 +1,76 @@
+"""Validation splits: stratified, grouped, disjoint, and safe for rare classes."""
+
+import numpy as np
+import pytest
+
+from pipelines.split import split
+
+LABELS = {"label": np.array([0] * 60 + [1] * 30 + [2] * 10)}
+
+
+def test_fraction_holds_out_every_class_in_proportion() -> None:
+    ((train, held_out),) = split(LABELS, 0.2, seed=1)
+    assert np.bincount(LABELS["label"][held_out]).tolist() == [12, 6, 2]
+    assert sorted([*train, *held_out]) == list(range(100))
+
+
+def test_folds_hold_out_every_picture_once() -> None:
+    folds = split(LABELS, 5, seed=1)
+    assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(100))
+    assert all(np.bincount(LABELS["label"][held_out]).tolist() == [12, 6, 2] for _, held_out in folds)
+    assert all(not set(train) & set(held_out) for train, held_out in folds)
+
+
+def test_no_group_is_on_both_sides() -> None:
+    groups = np.repeat(np.arange(20), 5)
+    for val in (0.25, 4):
+        for train, held_out in split(LABELS, val, groups=groups):
+            assert len(held_out)
+            assert not set(groups[train]) & set(groups[held_out])
+
+
+def test_nothing_is_held_out_for_zero() -> None:
+    ((train, held_out),) = split(LABELS, 0)
+    assert (len(train), len(held_out)) == (100, 0)
+
+
+@pytest.mark.parametrize("val", [0.1, 0.5, 3])
+def test_label_that_occurs_once_stays_in_training(val) -> None:
+    labels = {"label": np.array([0] * 20 + [1] * 20 + [2])}
+    for train, _ in split(labels, val):
+        assert 40 in train
+
+
+def test_heads_are_stratified_together() -> None:
+    labels = {"label": np.tile([0, 1], 50), "kids": np.repeat([0, 1], 50)}
+    ((_, held_out),) = split(labels, 0.2)
+    combinations = 2 * labels["label"][held_out] + labels["kids"][held_out]
+    assert np.bincount(combinations).tolist() == [5, 5, 5, 5]
+
+
+def test_more_classes_than_held_out_pictures_is_no_error() -> None:
+    ((train, held_out),) = split({"label": np.repeat(np.arange(40), 2)}, 0.1)
+    assert (len(train), len(held_out)) == (72, 8)
+
+
+def test_same_seed_gives_the_same_split() -> None:
+    assert all(
+        np.array_equal(a, b) for a, b in zip(split(LABELS, 0.2, seed=4)[0], split(LABELS, 0.2, seed=4)[0], strict=True)
+    )
+    assert not np.array_equal(split(LABELS, 0.2, seed=4)[0][1], split(LABELS, 0.2, seed=5)[0][1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "val", "groups", "message"),
+    [
+        (LABELS["label"], 0.7, None, "fraction up to 0.5"),
+        (LABELS["label"], 1, None, "fraction up to 0.5"),
+        (LABELS["label"], 2.5, None, "fraction up to 0.5"),
+        (np.array([0, 1, 2]), 0.3, None, "too few to hold out"),
+        (np.array([0, 0, 1, 1]), 3, None, "no class has that many"),
+        (LABELS["label"], 5, np.arange(100) % 3, "3 groups cannot be divided into 5"),
+    ],
+)
+def test_impossible_splits_are_refused(labels, val, groups, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        split({"label": labels}, val, groups=groups)
