@@ -16,7 +16,7 @@ import pipelines
 from apps import files, run_folder
 from apps.console import Console, duration, percent
 from apps.estimate import Estimate, expect_accuracy
-from apps.plan import Task, prepare, print_plan
+from apps.plan import Plan, make_plan, print_plan
 from apps.recipe import Choices
 from apps.report import write_report
 from apps.submission import predict_hidden, predict_pictures, score_submission, verify
@@ -71,19 +71,19 @@ def compete(
         choices = run_folder.kept_choices(run, choices)
         columns = record["columns"]
     competition = pipelines.open_dataset(source, **columns)
-    task = prepare(competition, choices, strict, console)
-    print_plan(task, console)
-    if run is not None and record["fingerprint"] != task.fingerprint:
+    plan = make_plan(competition, choices, strict, console)
+    print_plan(plan, console)
+    if run is not None and record["fingerprint"] != plan.fingerprint:
         raise ValueError(f"The pictures or labels of {source} have changed since {run} was begun. Start a new run.")
     if dry_run:
-        seconds = measure_seconds(task.recipe, task.data, [len(train_index) for train_index, _ in task.splits])
+        seconds = measure_seconds(plan.recipe, plan.data, [len(train_index) for train_index, _ in plan.splits])
         console.say(f"time      about {duration(seconds)} of training on this machine (measured on a few steps)")
         return None
     if run is None:
-        run = make_run(out, source, task, columns)
+        run = make_run(out, source, plan, columns)
     console.say(f"run       {run}")
     try:
-        finish(task, run, saved_models, probabilities, resume, console)
+        finish(plan, run, saved_models, probabilities, resume, console)
     except KeyboardInterrupt:
         kept = sorted(run.glob("checkpoints/*/best.npz"))
         what = f"The best snapshot is {kept[-1]}." if kept else "No epoch had ended, so there is no snapshot."
@@ -94,15 +94,15 @@ def compete(
     return run
 
 
-def make_run(out: Path | None, source: str, task: Task, columns: Mapping[str, object]) -> Path:
+def make_run(out: Path | None, source: str, plan: Plan, columns: Mapping[str, object]) -> Path:
     """The run folder with its recipe.json: everything needed to repeat the run."""
-    run = out or files.new_folder(Path("runs") / task.competition.name)
+    run = out or files.new_folder(Path("runs") / plan.competition.name)
     run.mkdir(parents=True, exist_ok=True)
     record = {
         "data": source,
         "columns": columns,
-        "recipe": asdict(task.recipe),
-        "fingerprint": task.fingerprint,
+        "recipe": asdict(plan.recipe),
+        "fingerprint": plan.fingerprint,
         "command": shlex.join(["kerascnn", *sys.argv[1:]]),
         "versions": run_folder.package_versions(),
     }
@@ -110,18 +110,18 @@ def make_run(out: Path | None, source: str, task: Task, columns: Mapping[str, ob
     return run
 
 
-def finish(task: Task, run: Path, saved_models: Path, probabilities: bool, resume: bool, console: Console) -> None:
+def finish(plan: Plan, run: Path, saved_models: Path, probabilities: bool, resume: bool, console: Console) -> None:
     """Train all splits, then write everything a run consists of, the score last."""
-    competition, recipe, data = task.competition, task.recipe, task.data
+    competition, recipe, data = plan.competition, plan.recipe, plan.data
     trained = []
-    for number, (train_index, val_index) in enumerate(task.splits, start=1):
-        what = f"fold {number} of {len(task.splits)}" if len(task.splits) > 1 else "training"
+    for number, (train_index, val_index) in enumerate(plan.splits, start=1):
+        what = f"fold {number} of {len(plan.splits)}" if len(plan.splits) > 1 else "training"
         trained.append(
             train(recipe, data, train_index, val_index, run / "checkpoints" / str(number), console, what, resume)
         )
     run_folder.write_history([one.history for one in trained], run)
-    classifier = make_classifier(task, trained)
-    estimates = estimate(task, trained)
+    classifier = make_classifier(plan, trained)
+    estimates = estimate(plan, trained)
     for head, expected in estimates.items():
         console.say(
             f"expected  {head}: {percent(expected.accuracy)} on {expected.pictures:,} held-out pictures; hidden score "
@@ -132,17 +132,17 @@ def finish(task: Task, run: Path, saved_models: Path, probabilities: bool, resum
     os.replace(unfinished_model, run / "model.keras")
 
     submission = None
-    if len(task.test_readable):
-        submission, table = predict_hidden(task, classifier)
+    if len(plan.test_readable):
+        submission, table = predict_hidden(plan, classifier)
         files.write_table(run / "submission.csv", submission)
         if probabilities:
             files.write_table(run / "probabilities.csv", table)
         console.say(f"wrote     {run / 'submission.csv'}, {len(submission):,} rows")
 
-    published, compared = publish(task, classifier, saved_models / saved_model_name(task, run))
+    published, compared = publish(plan, classifier, saved_models / saved_model_name(plan, run))
     console.say(f"wrote     {published}; in a separate process it gave the same answers for {compared:,} picture files")
 
-    result = describe_result(task, trained, estimates, published)
+    result = describe_result(plan, trained, estimates, published)
     if submission is not None and competition.answers is not None:
         # The submission is on disk and will not change: only now are the hidden labels read.
         for head, score in score_submission(submission, competition, console).items():
@@ -151,67 +151,67 @@ def finish(task: Task, run: Path, saved_models: Path, probabilities: bool, resum
             if head in estimates:
                 console.say(f"          {compare(score, estimates[head])}")
     files.write_json(run / "result.json", result)
-    write_report(run, task, result, [one.history for one in trained])
+    write_report(run, plan, result, [one.history for one in trained])
 
 
-def make_classifier(task: Task, trained: Sequence[Trained]) -> Classifier:
+def make_classifier(plan: Plan, trained: Sequence[Trained]) -> Classifier:
     """The average of the trained networks, which answers for validation, for the submission and in the export."""
     models, names = (
         [one.model for one in trained],
-        {keras: head for head, keras in keras_names(task.data.classes).items()},
+        {keras: head for head, keras in keras_names(plan.data.classes).items()},
     )
-    return Classifier(models, task.recipe.image_size, decode_picture, resize, task.recipe.flip, names)
+    return Classifier(models, plan.recipe.image_size, decode_picture, resize, plan.recipe.flip, names)
 
 
-def estimate(task: Task, trained: Sequence[Trained]) -> dict[str, Estimate]:
+def estimate(plan: Plan, trained: Sequence[Trained]) -> dict[str, Estimate]:
     """By head, what the held-out pictures say of the hidden score: each predicted by the network that never saw it."""
-    correct: dict[str, list[np.ndarray]] = {head: [] for head in task.data.classes}
+    correct: dict[str, list[np.ndarray]] = {head: [] for head in plan.data.classes}
     groups = []
-    for one, (_, held_out) in zip(trained, task.splits, strict=True):
+    for one, (_, held_out) in zip(trained, plan.splits, strict=True):
         if not len(held_out):
             return {}
-        answers = predict_pictures(make_classifier(task, [one]), task.data.pictures[held_out])
-        groups.append(held_out if task.groups is None else task.groups[held_out])
+        answers = predict_pictures(make_classifier(plan, [one]), plan.data.pictures[held_out])
+        groups.append(held_out if plan.groups is None else plan.groups[held_out])
         for head, probabilities in answers.items():
-            correct[head].append(probabilities.argmax(axis=1) == task.data.labels[head][held_out])
+            correct[head].append(probabilities.argmax(axis=1) == plan.data.labels[head][held_out])
     group_of = np.concatenate(groups)
-    held_out = np.concatenate([held_out for _, held_out in task.splits])
+    held_out = np.concatenate([held_out for _, held_out in plan.splits])
     estimates = {}
     for head, right in correct.items():
-        labelled = task.data.labels[head][held_out] != MISSING
+        labelled = plan.data.labels[head][held_out] != MISSING
         if labelled.any():
             estimates[head] = expect_accuracy(
                 np.concatenate(right)[labelled],
-                len(task.test_readable),
-                group_of[labelled] if task.groups is not None else None,
+                len(plan.test_readable),
+                group_of[labelled] if plan.groups is not None else None,
             )
     return estimates
 
 
-def publish(task: Task, classifier: Classifier, model_folder: Path) -> tuple[Path, int]:
+def publish(plan: Plan, classifier: Classifier, model_folder: Path) -> tuple[Path, int]:
     """Export the next version, check it in a separate process, and only then give it its name."""
     metadata = {
-        "classes": {head: list(names) for head, names in task.data.classes.items()},
-        "image_size": list(task.recipe.image_size),
-        "id_column": task.competition.id_column,
-        "recipe": asdict(task.recipe),
+        "classes": {head: list(names) for head, names in plan.data.classes.items()},
+        "image_size": list(plan.recipe.image_size),
+        "id_column": plan.competition.id_column,
+        "recipe": asdict(plan.recipe),
         "versions": run_folder.package_versions(),
     }
     with new_version(model_folder) as (unfinished, published):
-        canary = [Path(path).read_bytes() for path in task.competition.train["path"][:CANARIES]]
+        canary = [Path(path).read_bytes() for path in plan.competition.train["path"][:CANARIES]]
         export_model(classifier, unfinished, metadata, canary)
-        compared = verify(task, unfinished, classifier)
+        compared = verify(plan, unfinished, classifier)
     return published, compared
 
 
-def saved_model_name(task: Task, run: Path) -> str:
+def saved_model_name(plan: Plan, run: Path) -> str:
     """The data set's name, unless the user gave the run a name of its own."""
-    name = task.competition.name
+    name = plan.competition.name
     return name if re.fullmatch(rf"{re.escape(name)}(-\d+)?", run.name) else run.name
 
 
 def describe_result(
-    task: Task, trained: Sequence[Trained], estimates: Mapping[str, Estimate], published: Path
+    plan: Plan, trained: Sequence[Trained], estimates: Mapping[str, Estimate], published: Path
 ) -> dict[str, Any]:
     """What result.json says, all but the hidden score."""
     return {
@@ -221,14 +221,14 @@ def describe_result(
                 "expected": asdict(estimates[head]) if head in estimates else None,
                 "largest_class": float(np.bincount(labels[labels != MISSING]).max() / (labels != MISSING).sum()),
             }
-            for head, labels in task.data.labels.items()
+            for head, labels in plan.data.labels.items()
         },
-        "parameters": task.parameters,
+        "parameters": plan.parameters,
         "seconds": round(sum(one.seconds for one in trained), 1),
         "pictures_per_second": round(float(np.mean([one.pictures_per_second for one in trained])), 1),
         "best_epochs": [one.best_epoch for one in trained],
-        "seed": task.recipe.seed,
-        "left_out": task.left_out,
+        "seed": plan.recipe.seed,
+        "left_out": plan.left_out,
         "saved_model": os.fspath(published),
         "versions": run_folder.package_versions(),
         "commit": run_folder.source_commit(),

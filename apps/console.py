@@ -29,13 +29,13 @@ class Console:
         print(f"warning: {line}", file=sys.stderr, flush=True)
 
     @contextmanager
-    def progress(self, what: str, total: int) -> Iterator["Task"]:
+    def progress(self, what: str, total: int) -> Iterator["Bar"]:
         """A bar with the time left in a terminal, a line every 15 seconds elsewhere."""
         if self.quiet or not self._rich.is_terminal:
-            yield Task(self, what, total)
+            yield Bar(self, what, total)
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{plan.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -43,10 +43,10 @@ class Console:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._rich, transient=True) as bar:
-            yield Task(self, what, total, bar)
+            yield Bar(self, what, total, bar)
 
 
-class Task:
+class Bar:
     """A piece of work in progress: `done` of `total`."""
 
     def __init__(self, console: Console, what: str, total: int, bar: Progress | None = None) -> None:

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from apps.console import Console, duration
 from apps.recipe import Choices, Recipe, resolve
@@ -17,8 +16,20 @@ from pipelines.split import Split, split
 
 
 @dataclass(frozen=True)
-class Task:
-    """Everything a training needs, decoded and checked."""
+class Plan:
+    """What a training needs, decoded and checked.
+
+    Attributes:
+        competition: With the rows of train.csv whose picture could be read.
+        recipe: Complete.
+        data: The labelled pictures.
+        groups: The group of every labelled picture; None without groups.
+        splits: Index pairs (train, validation).
+        test_pictures: The hidden pictures that could be read.
+        test_readable: For every row of the submission, whether it has a picture in `test_pictures`.
+        left_out: What was left out and why, a line each.
+        parameters: Of the network.
+    """
 
     competition: Competition
     recipe: Recipe
@@ -28,7 +39,6 @@ class Task:
     test_pictures: np.ndarray
     test_readable: np.ndarray
     left_out: list[str]
-    fingerprint: str
     parameters: int
 
     @property
@@ -36,77 +46,64 @@ class Task:
         """The ids of the hidden pictures, in the order of the submission; empty without any."""
         return np.array([]) if self.competition.test is None else self.competition.test["id"].to_numpy()
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of ids, labels and decoded pictures, which tells a resumed run whether its data are the same."""
+        table = self.competition.train[["id", *self.competition.targets]].to_csv(index=False)
+        return hashlib.sha256(table.encode() + self.data.pictures.tobytes()).hexdigest()[:16]
 
-def prepare(competition: Competition, choices: Choices, strict: bool, console: Console) -> Task:
+
+def make_plan(competition: Competition, choices: Choices, strict: bool, console: Console) -> Plan:
     """Decode every picture, settle the recipe and split; raise for everything that would stop the training later."""
     for line in competition.columns:
         console.say(f"column    {line}")
-    table, test = competition.train, competition.test
-    paths = list(table["path"])
-    size = choose_size(picture_sizes(paths))
-    recipe = resolve(choices, len(paths), size, list(competition.classes.values()))
-    start = time.monotonic()
-    readable_paths = [] if test is None else [path for path in test["path"] if path is not None]
-    with console.progress("decoding", len(paths) + len(readable_paths)) as progress:
-        pictures, errors = load_pictures(paths, recipe.image_size, on_progress=progress.update)
+    paths, test_paths = list(competition.train["path"]), _hidden_paths(competition)
+    found = [path for path in test_paths if path is not None]
+    recipe = resolve(
+        choices,
+        len(paths),
+        choose_size(picture_sizes(paths)),
+        list(competition.classes.values()),
+        own_validation=bool((competition.train["part"] == "val").any()),
+    )
+    began = time.monotonic()
+    with console.progress("decoding", len(paths) + len(found)) as bar:
+        pictures, errors = load_pictures(paths, recipe.image_size, on_progress=bar.update)
         test_pictures, test_errors = load_pictures(
-            readable_paths, recipe.image_size, on_progress=lambda done: progress.update(len(paths) + done)
+            found, recipe.image_size, on_progress=lambda done: bar.update(len(paths) + done)
         )
-    console.say(f"decoded   {len(paths) + len(readable_paths):,} pictures in {duration(time.monotonic() - start)}")
+    console.say(f"decoded   {len(paths) + len(found):,} pictures in {duration(time.monotonic() - began)}")
 
-    left_out = list(competition.left_out)
-    for name, reason in [(paths[index], reason) for index, reason in errors.items()] + [
-        (readable_paths[index], reason) for index, reason in test_errors.items()
-    ]:
-        left_out.append(f"{name}: {reason}")
+    left_out = [*competition.left_out, *(f"{paths[index]}: {reason}" for index, reason in errors.items())]
+    left_out += [f"{found[index]}: {reason} (predicted by class frequency)" for index, reason in test_errors.items()]
     for line in left_out:
         console.say(f"left out  {line}")
     if strict and left_out:
         raise ValueError(f"`--strict` allows nothing to be left out, and {len(left_out)} things would be (see above).")
-
-    keep = np.array([index not in errors for index in range(len(paths))], bool)
-    if not keep.any():
+    readable = np.delete(np.arange(len(paths)), list(errors))
+    if not len(readable):
         raise ValueError(f"None of the {len(paths)} training pictures can be read. First: {left_out[-1]}.")
-    table = table[keep].reset_index(drop=True)
-    competition = replace(competition, train=table)
-    data = Data(pictures[keep], encode_labels(competition), competition.classes)
-    for head, names in data.classes.items():
-        single = [
-            name
-            for name, count in zip(
-                names, np.bincount(data.labels[head][data.labels[head] >= 0], minlength=len(names)), strict=True
-            )
-            if count == 1
-        ]
-        if single:
-            console.warn(f"{head}: {', '.join(single)} occurs once; it is learnt from, never validated.")
-        if len(names) < 2:
-            raise ValueError(f"Only one class of {head!r} is left: {names}. At least two are needed.")
-    test_readable = np.zeros(0 if test is None else len(test), bool)
-    if test is not None:
-        has_file = np.flatnonzero(test["path"].notna())
-        test_readable[np.delete(has_file, list(test_errors))] = True
-        test_pictures = np.delete(test_pictures, list(test_errors), axis=0)
-    groups = table["group"].to_numpy() if competition.group_column else None
-    if (table["part"] == "val").any():
-        held_out = (table["part"] == "val").to_numpy()
-        splits = [(np.flatnonzero(~held_out), np.flatnonzero(held_out))]
-    else:
-        splits = split(data.labels, recipe.val, groups=groups, seed=recipe.seed)
-    smallest = min(len(train_index) for train_index, _ in splits)
-    recipe = replace(recipe, batch_size=min(recipe.batch_size, smallest))
+    competition = replace(competition, train=competition.train.iloc[readable].reset_index(drop=True))
+    data = Data(pictures[readable], encode_labels(competition), competition.classes)
+    _check_classes(data, console)
+
+    has_picture = np.flatnonzero([path is not None for path in test_paths])
+    test_readable = np.zeros(len(test_paths), bool)
+    test_readable[np.delete(has_picture, list(test_errors))] = True
+    groups = competition.train["group"].to_numpy() if competition.group_column else None
+    splits = _splits(competition, data, groups, recipe)
+    recipe = replace(recipe, batch_size=min(recipe.batch_size, *(len(train) for train, _ in splits)))
     network = build_network(recipe, data, "float32")  # an impossible choice fails here, before any training
-    return Task(
-        competition,
-        recipe,
-        data,
-        groups,
-        splits,
-        test_pictures,
-        test_readable,
-        left_out,
-        fingerprint(table, competition.targets),
-        network.count_params(),
+    return Plan(
+        competition=competition,
+        recipe=recipe,
+        data=data,
+        groups=groups,
+        splits=splits,
+        test_pictures=np.delete(test_pictures, list(test_errors), axis=0),
+        test_readable=test_readable,
+        left_out=left_out,
+        parameters=network.count_params(),
     )
 
 
@@ -119,31 +116,45 @@ def encode_labels(competition: Competition) -> dict[str, np.ndarray]:
     return encoded
 
 
-def print_plan(task: Task, console: Console) -> None:
+def print_plan(plan: Plan, console: Console) -> None:
     """What will be done, line by line."""
-    recipe, data = task.recipe, task.data
-    train_count, val_count = len(task.splits[0][0]), len(task.splits[0][1])
-    steps = train_count // recipe.batch_size
+    recipe, data = plan.recipe, plan.data
+    train_index, held_out = plan.splits[0]
     heads = ", ".join(f"{head} ({len(names)} classes)" for head, names in data.classes.items())
-    held_out = f"{val_count:,} held out for validation" if val_count else "none held out: no score can be expected"
-    if len(task.splits) > 1:
-        held_out = f"{len(task.splits)} folds, each in turn held out"
-    elif task.groups is not None and val_count:
-        held_out += f" in {len(np.unique(task.groups[task.splits[0][1]])):,} groups"
-    hidden = f"; {len(task.test_readable):,} to predict" if len(task.test_readable) else "; no test pictures"
-    console.say(f"data      {len(data.pictures):,} labelled pictures, {held_out}{hidden}")
+    validation = f"{len(held_out):,} held out for validation" if len(held_out) else "none held out: no score expected"
+    if len(plan.splits) > 1:
+        validation = f"{len(plan.splits)} folds, each in turn held out"
+    elif plan.groups is not None and len(held_out):
+        validation += f" in {len(np.unique(plan.groups[held_out])):,} groups"
+    hidden = f"{len(plan.test_ids):,} to predict" if len(plan.test_ids) else "no test pictures"
+    mirrored = "mirrored at random" if recipe.flip else "never mirrored"
+    console.say(f"data      {len(data.pictures):,} labelled pictures, {validation}; {hidden}")
     console.say(f"predict   {heads}")
+    console.say(f"pictures  {recipe.image_size[0]}x{recipe.image_size[1]} (height x width), {mirrored}")
+    console.say(f"network   {recipe.model}, width {recipe.width:g}, {plan.parameters:,} parameters, {recipe.precision}")
     console.say(
-        f"pictures  {recipe.image_size[0]}x{recipe.image_size[1]} pixels (height x width), "
-        f"{'mirrored' if recipe.flip else 'never mirrored'}, crop padding {recipe.crop}"
-    )
-    console.say(f"network   {recipe.model}, width {recipe.width:g}, {task.parameters:,} parameters, {recipe.precision}")
-    console.say(
-        f"steps     {recipe.epochs} epochs of {steps} steps of {recipe.batch_size} pictures, "
-        f"one-cycle rate up to {recipe.lr:g}, seed {recipe.seed}"
+        f"steps     {recipe.epochs} epochs of {len(train_index) // recipe.batch_size} steps of {recipe.batch_size} "
+        f"pictures, one-cycle rate up to {recipe.lr:g}, seed {recipe.seed}"
     )
 
 
-def fingerprint(table: pd.DataFrame, targets: tuple[str, ...]) -> str:
-    """A hash of the ids and labels, which tells a resumed run whether its data are still the same."""
-    return hashlib.sha256(table[["id", *targets]].to_csv(index=False).encode()).hexdigest()[:16]
+def _hidden_paths(competition: Competition) -> list:
+    return [] if competition.test is None else list(competition.test["path"])
+
+
+def _check_classes(data: Data, console: Console) -> None:
+    for head, names in data.classes.items():
+        counts = np.bincount(data.labels[head][data.labels[head] != MISSING], minlength=len(names))
+        if len(names) < 2:
+            raise ValueError(f"Only one class of {head!r} is left: {names}. At least two are needed.")
+        if once := [name for name, count in zip(names, counts, strict=True) if count == 1]:
+            console.warn(f"{head}: {', '.join(once)} occurs once; it is learnt from, never validated.")
+
+
+def _splits(competition: Competition, data: Data, groups: np.ndarray | None, recipe: Recipe) -> list[Split]:
+    if recipe.val is not None:
+        return split(data.labels, recipe.val, groups=groups, seed=recipe.seed)
+    held_out = (competition.train["part"] == "val").to_numpy()
+    if not 0 < held_out.sum() < len(held_out):
+        raise ValueError("The recipe's `val` is None, but no picture of a val/ folder is left to hold out.")
+    return [(np.flatnonzero(~held_out), np.flatnonzero(held_out))]

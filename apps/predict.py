@@ -133,11 +133,11 @@ def predict(
             header += [f"{head}{suffix}", f"{head}{suffix}_probability"]
     failed: dict[str, str] = {}
     rows: list[list[str]] = []
-    with console.progress("predicting", len(items)) as task:
+    with console.progress("predicting", len(items)) as bar:
         for readable, probabilities, errors in predict_items(model, items):
             rows += _rows(model, readable, probabilities, top)
             failed |= errors
-            task.update(len(rows) + len(failed))
+            bar.update(len(rows) + len(failed))
     if out is None:
         _print_table(header, rows, console)
     else:

@@ -26,6 +26,7 @@ class Recipe:
         flip: Mirror left and right at random, and average predictions over the picture and its mirror image.
         crop: Padding in pixels of the random crop; 0 for none.
         precision: "float32" or "bfloat16".
+        val: Fraction held out for validation, a number of folds, or 0; None holds out the data's own val/ folder.
         momentum: Of SGD with Nesterov's momentum.
         weight_decay: Decoupled (weight -= rate * weight_decay * weight), not on BatchNorm and biases.
         label_smoothing: e: 1 - e for the true class, the rest shared by the others.
@@ -36,7 +37,6 @@ class Recipe:
         shear: Largest slant in degrees.
         translation: Largest shift as a fraction of the side.
         patience: Epochs without a better validation accuracy before training stops; 0 never stops.
-        val: Fraction of the pictures held out for validation, a number of folds, or 0.
         seed: Of the split, the initial weights, the order and the augmentation.
     """
 
@@ -49,9 +49,10 @@ class Recipe:
     flip: bool
     crop: int
     precision: str
+    val: float | None
     momentum: float = 0.9
     weight_decay: float = 5e-3
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.15
     warmup: float = 0.25
     cutout: int = 0
     rotation: float = 0.0
@@ -59,7 +60,6 @@ class Recipe:
     shear: float = 0.0
     translation: float = 0.0
     patience: int = 10
-    val: float = 0.1
     seed: int = 0
 
 
@@ -127,7 +127,7 @@ def check_choices(choices: Choices) -> Choices:
         ("patience", lambda value: value >= 0, "0 or more"),
         (
             "val",
-            lambda value: 0 <= value <= 0.5 or (value >= 2 and float(value).is_integer()),
+            lambda value: value is None or 0 <= value <= 0.5 or (value >= 2 and float(value).is_integer()),
             "a fraction up to 0.5, a number of folds from 2 on, or 0",
         ),
         ("seed", lambda value: 0 <= value < 2**31, "from 0 to 2147483647"),
@@ -137,7 +137,13 @@ def check_choices(choices: Choices) -> Choices:
     return checked
 
 
-def resolve(choices: Choices, pictures: int, size: tuple[int, int], classes: Sequence[Sequence[str]]) -> Recipe:
+def resolve(
+    choices: Choices,
+    pictures: int,
+    size: tuple[int, int],
+    classes: Sequence[Sequence[str]],
+    own_validation: bool = False,
+) -> Recipe:
     """The recipe for a data set: what was chosen, and what suits the data for everything else.
 
     Args:
@@ -145,6 +151,7 @@ def resolve(choices: Choices, pictures: int, size: tuple[int, int], classes: Seq
         pictures: How many there are to train on.
         size: (height, width) that suits the pictures.
         classes: Class names of every head.
+        own_validation: Whether the data bring a val/ folder.
     """
     size = choices.get("image_size", size)
     small = max(size) <= SMALL
@@ -156,11 +163,12 @@ def resolve(choices: Choices, pictures: int, size: tuple[int, int], classes: Seq
         # About 400,000 pictures seen, which two CPU cores compute in some ten minutes.
         "epochs": min(60, max(8, 400_000 // max(pictures, 1))),
         "batch_size": batch_size,
-        "lr": 0.4 * batch_size / 512,
+        "lr": 0.6 * batch_size / 256,
         # Mirrored digits and letters are other signs or none.
         "flip": not all(len(name) == 1 for names in classes for name in names),
         "crop": max(size) // 16,
         "precision": fastest_precision(),
+        "val": None if own_validation else 0.1,
     }
     recipe = Recipe(**{**suitable, **choices})
     check_choices(asdict(recipe))
@@ -177,12 +185,12 @@ def fastest_precision() -> str:
 
 
 def suitable_batch_size(pictures: int) -> int:
-    """The power of two from 16 to 512 that gives an epoch at least 40 steps, as far as there is one.
+    """The power of two from 16 to 256 that gives an epoch at least 40 steps, as far as there is one.
 
     >>> suitable_batch_size(45_000), suitable_batch_size(4_000), suitable_batch_size(100)
-    (512, 64, 16)
+    (256, 64, 16)
     """
-    size = 512
+    size = 256
     while size > 16 and size * 40 > pictures:
         size //= 2
     return size

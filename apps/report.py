@@ -11,12 +11,12 @@ import jinja2
 
 from apps import files
 from apps.console import duration, percent
-from apps.plan import Task
+from apps.plan import Plan
 from apps.run_folder import read_record
 
 
 def write_report(
-    run: Path, task: Task, result: Mapping[str, Any], histories: Sequence[Sequence[Mapping[str, float]]]
+    run: Path, plan: Plan, result: Mapping[str, Any], histories: Sequence[Sequence[Mapping[str, float]]]
 ) -> None:
     """Write the page of a finished run."""
     environment = jinja2.Environment(
@@ -27,11 +27,11 @@ def write_report(
         run=run.name,
         result=result,
         command=read_record(run)["command"],
-        recipe=asdict(task.recipe),
-        columns=task.competition.columns,
-        training_pictures=len(task.data.pictures),
-        hidden_pictures=len(task.test_readable),
-        classes=task.data.classes,
+        recipe=asdict(plan.recipe),
+        columns=plan.competition.columns,
+        training_pictures=len(plan.data.pictures),
+        hidden_pictures=len(plan.test_readable),
+        classes=plan.data.classes,
         last=histories[0][-1],
         curves=base64.b64encode(draw_curves(histories)).decode(),
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from apps.console import Console
-from apps.plan import Task
+from apps.plan import Plan
 from kerascnn.export import Classifier
 from pipelines.batches import MISSING
 from pipelines.columns import require_column
@@ -25,28 +25,28 @@ def predict_pictures(classifier: Classifier, pictures: np.ndarray) -> dict[str, 
     return {head: np.concatenate([part[head].numpy() for part in parts]) for head in parts[0]}
 
 
-def predict_hidden(task: Task, classifier: Classifier) -> tuple[pd.DataFrame, pd.DataFrame]:
+def predict_hidden(plan: Plan, classifier: Classifier) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The submission and the table of probabilities, with the rows and the order of test.csv.
 
     A row whose picture is missing or unreadable gets the class frequencies of the training pictures.
     """
-    competition, ids = task.competition, task.test_ids
-    if len(task.test_pictures):
-        predicted = predict_pictures(classifier, task.test_pictures)
+    competition, ids = plan.competition, plan.test_ids
+    if len(plan.test_pictures):
+        predicted = predict_pictures(classifier, plan.test_pictures)
     submission, table = pd.DataFrame({competition.id_column: ids}), pd.DataFrame({competition.id_column: ids})
-    for head, names in task.data.classes.items():
-        labels = task.data.labels[head]
+    for head, names in plan.data.classes.items():
+        labels = plan.data.labels[head]
         frequency = np.bincount(labels[labels != MISSING], minlength=len(names)) / max((labels != MISSING).sum(), 1)
         probabilities = np.tile(frequency, (len(ids), 1))
-        if len(task.test_pictures):
-            probabilities[task.test_readable] = predicted[head]
+        if len(plan.test_pictures):
+            probabilities[plan.test_readable] = predicted[head]
         submission[head] = np.array(names)[probabilities.argmax(axis=1)]
         for number, name in enumerate(names):
-            table[f"{head}_{name}" if len(task.data.classes) > 1 else name] = probabilities[:, number]
+            table[f"{head}_{name}" if len(plan.data.classes) > 1 else name] = probabilities[:, number]
     return submission, table
 
 
-def verify(task: Task, saved_model: Path, classifier: Classifier) -> int:
+def verify(plan: Plan, saved_model: Path, classifier: Classifier) -> int:
     """Predict picture files with the SavedModel in a separate process and compare with the model in memory.
 
     The test pictures are taken; without any, the first 100 training pictures. Returns how many were compared.
@@ -54,11 +54,11 @@ def verify(task: Task, saved_model: Path, classifier: Classifier) -> int:
     Raises:
         RuntimeError: The other process failed, or an answer differs.
     """
-    test = task.competition.test
-    if test is not None and task.test_readable.any():
-        paths, pictures = test["path"][task.test_readable], task.test_pictures
+    test = plan.competition.test
+    if test is not None and plan.test_readable.any():
+        paths, pictures = test["path"][plan.test_readable], plan.test_pictures
     else:
-        paths, pictures = task.competition.train["path"][:100], task.data.pictures[:100]
+        paths, pictures = plan.competition.train["path"][:100], plan.data.pictures[:100]
     expected = predict_pictures(classifier, pictures)
     with tempfile.TemporaryDirectory() as folder:
         listed, answers = Path(folder, "pictures.csv"), Path(folder, "predictions.csv")
@@ -77,7 +77,7 @@ def verify(task: Task, saved_model: Path, classifier: Classifier) -> int:
         if process.returncode:
             raise RuntimeError(f"The exported model does not predict: {process.stderr.strip()}")
         answered = pd.read_csv(answers, dtype=str, keep_default_na=False)
-    for head, names in task.data.classes.items():
+    for head, names in plan.data.classes.items():
         labels = np.array(names)[expected[head].argmax(axis=1)]
         differs = answered[head].to_numpy() != labels
         gap = np.abs(answered[f"{head}_probability"].to_numpy(float) - expected[head].max(axis=1)).max()

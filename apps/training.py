@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import kerascnn
-from apps.console import Console, Task, duration, percent
+from apps.console import Bar, Console, duration, percent
 from apps.recipe import Recipe
 from callbacks import Checkpoint, EarlyStopping, OneCycleSchedule
 from pipelines import augment, make_eval, make_train
@@ -184,8 +184,7 @@ def train(
     start = time.monotonic()
     if first_epoch < recipe.epochs and not stopped:
         watch = make_eval(held_out.pictures, held_out.labels, data.num_classes) if len(val_index) else None
-        with console.progress(what, steps * recipe.epochs) as task:
-            progress.task = task
+        with console.progress(what, steps * recipe.epochs) as progress.bar:
             model.fit(
                 batches,
                 steps_per_epoch=steps,
@@ -253,7 +252,7 @@ class EpochLog(keras.callbacks.Callback):
         self.console, self.what, self.epochs, self.steps, self.heads = console, what, epochs, steps, heads
         self.history: list[dict[str, float]] = []
         self.seconds_before = 0.0
-        self.task: Task | None = None
+        self.bar: Bar | None = None
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Remember when this sitting began."""
@@ -269,8 +268,8 @@ class EpochLog(keras.callbacks.Callback):
         logs = logs or {}
         if batch + 1 == self.steps:
             self._training_seconds = time.monotonic() - self._epoch_began
-        if self.task is not None:
-            self.task.update(
+        if self.bar is not None:
+            self.bar.update(
                 self._epoch * self.steps + batch + 1,
                 f"epoch {self._epoch + 1} of {self.epochs} · loss {logs['loss']:.3f}",
             )

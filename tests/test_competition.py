@@ -145,7 +145,7 @@ def test_text_in_another_encoding_is_an_error(tmp_path) -> None:
 
 
 def test_missing_and_empty_folders_are_told_apart(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match="There is no file or folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"There is no file or folder .*nowhere"):
         open_dataset(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="Received: an empty folder"):
@@ -197,7 +197,7 @@ def test_archive_is_unpacked_once_and_anew_when_it_changes(colours, tmp_path, ca
 def test_damaged_archive_is_an_error_and_leaves_nothing_behind(tmp_path, cache) -> None:
     archive = tmp_path / "half.zip"
     archive.write_bytes(b"PK\x03\x04 and then nothing")
-    with pytest.raises(ValueError, match="not a complete .zip file"):
+    with pytest.raises(ValueError, match=r"not a complete \.zip file"):
         open_dataset(archive)
     assert not list(cache.glob("*half*"))
 

@@ -169,7 +169,7 @@ def test_png_with_a_wrong_checksum_is_unreadable(tmp_path) -> None:
 
 
 def test_pictures_larger_than_memory_are_refused_before_work(tmp_path) -> None:
-    with pytest.raises(ValueError, match="more than half of the .* Choose a smaller `--image-size`"):
+    with pytest.raises(ValueError, match=r"more than half of the .* Choose a smaller `--image-size`"):
         load_pictures(["x"] * 10, (200_000, 200_000))
 
 

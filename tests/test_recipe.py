@@ -60,7 +60,7 @@ def test_recipe_file_of_a_run_gives_the_same_recipe(tmp_path) -> None:
 
 
 def test_unknown_recipe_error_lists_the_recipes(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match="'digit'. Did you mean 'digits'"):
+    with pytest.raises(FileNotFoundError, match=r"'digit'. Did you mean 'digits'"):
         load_choices("digit")
     (tmp_path / "list.json").write_text("[1]")
     with pytest.raises(ValueError, match="one JSON object"):
