@@ -197,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = app(arguments, standalone_mode=False, prog_name="kerascnn")
     except KeyboardInterrupt:
+        print("kerascnn: stopped", file=sys.stderr)
         code = 130
     except Exception as error:
         if "--debug" in arguments:

@@ -19,7 +19,7 @@ from apps.estimate import Estimate, expect_accuracy
 from apps.plan import Plan, make_plan, print_plan
 from apps.recipe import Choices
 from apps.report import write_report
-from apps.submission import predict_hidden, predict_pictures, score_submission, verify
+from apps.submission import make_submission, predict_pictures, score_submission, verify
 from apps.training import Trained, keras_names, measure_seconds, train
 from kerascnn.export import Classifier, export_model, new_version
 from pipelines.batches import MISSING
@@ -27,6 +27,7 @@ from pipelines.decode import decode_picture, resize
 from pipelines.sources import dataset_name
 
 CANARIES = 4  # examples with their answers that an exported model carries
+FILES_CHECKED = 100  # training pictures that check an export where there are no hidden ones
 
 
 def compete(
@@ -67,6 +68,7 @@ def compete(
         raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
     run = run_folder.find_interrupted(dataset_name(source), out) if resume else None
     if run is not None:
+        run_folder.remove_unfinished(run)
         record = run_folder.read_record(run)
         choices = run_folder.kept_choices(run, choices)
         columns = record["columns"]
@@ -131,19 +133,19 @@ def finish(plan: Plan, run: Path, saved_models: Path, probabilities: bool, resum
     trained[0].model.save(unfinished_model)
     os.replace(unfinished_model, run / "model.keras")
 
-    submission = None
-    if len(plan.test_readable):
-        submission, table = predict_hidden(plan, classifier)
+    predicted = predict_pictures(classifier, plan.test_pictures)
+    submission, table = make_submission(plan, predicted)
+    if len(submission):
         files.write_table(run / "submission.csv", submission)
         if probabilities:
             files.write_table(run / "probabilities.csv", table)
         console.say(f"wrote     {run / 'submission.csv'}, {len(submission):,} rows")
 
-    published, compared = publish(plan, classifier, saved_models / saved_model_name(plan, run))
+    published, compared = publish(plan, classifier, predicted, saved_models / saved_model_name(plan, run))
     console.say(f"wrote     {published}; in a separate process it gave the same answers for {compared:,} picture files")
 
     result = describe_result(plan, trained, estimates, published)
-    if submission is not None and competition.answers is not None:
+    if len(submission) and competition.answers is not None:
         # The submission is on disk and will not change: only now are the hidden labels read.
         for head, score in score_submission(submission, competition, console).items():
             result["heads"][head]["hidden_accuracy"] = score
@@ -188,8 +190,14 @@ def estimate(plan: Plan, trained: Sequence[Trained]) -> dict[str, Estimate]:
     return estimates
 
 
-def publish(plan: Plan, classifier: Classifier, model_folder: Path) -> tuple[Path, int]:
-    """Export the next version, check it in a separate process, and only then give it its name."""
+def publish(
+    plan: Plan, classifier: Classifier, predicted: Mapping[str, np.ndarray], model_folder: Path
+) -> tuple[Path, int]:
+    """Export the next version, check it in a separate process, and only then give it its name.
+
+    It must give the submission's answers for the files of the hidden pictures; where there are none, the answers of
+    the model in memory for the first training pictures. Returns the version's folder and the number of files.
+    """
     metadata = {
         "classes": {head: list(names) for head, names in plan.data.classes.items()},
         "image_size": list(plan.recipe.image_size),
@@ -197,11 +205,17 @@ def publish(plan: Plan, classifier: Classifier, model_folder: Path) -> tuple[Pat
         "recipe": asdict(plan.recipe),
         "versions": run_folder.package_versions(),
     }
+    training_paths = list(plan.competition.train["path"])
+    if plan.test_readable.any() and plan.competition.test is not None:
+        paths = list(plan.competition.test["path"][plan.test_readable])
+    else:
+        paths = training_paths[:FILES_CHECKED]
+        predicted = predict_pictures(classifier, plan.data.pictures[:FILES_CHECKED])
     with new_version(model_folder) as (unfinished, published):
-        canary = [Path(path).read_bytes() for path in plan.competition.train["path"][:CANARIES]]
+        canary = [path.read_bytes() for path in training_paths[:CANARIES]]
         export_model(classifier, unfinished, metadata, canary)
-        compared = verify(plan, unfinished, classifier)
-    return published, compared
+        verify(unfinished, paths, predicted, plan.data.classes)
+    return published, len(paths)
 
 
 def saved_model_name(plan: Plan, run: Path) -> str:

@@ -27,15 +27,15 @@ class Recipe:
         crop: Padding in pixels of the random crop; 0 for none.
         precision: "float32" or "bfloat16".
         val: Fraction held out for validation, a number of folds, or 0; None holds out the data's own val/ folder.
+        cutout: Side in pixels of the square that is cut out; 0 for none.
+        rotation: Largest random rotation in degrees.
+        zoom: Largest relative change of size.
+        translation: Largest shift as a fraction of the side.
+        shear: Largest slant in degrees.
         momentum: Of SGD with Nesterov's momentum.
         weight_decay: Decoupled (weight -= rate * weight_decay * weight), not on BatchNorm and biases.
         label_smoothing: e: 1 - e for the true class, the rest shared by the others.
         warmup: Fraction of the training in which the rate rises.
-        cutout: Side in pixels of the square that is cut out; 0 for none.
-        rotation: Largest random rotation in degrees.
-        zoom: Largest relative change of size.
-        shear: Largest slant in degrees.
-        translation: Largest shift as a fraction of the side.
         patience: Epochs without a better validation accuracy before training stops; 0 never stops.
         seed: Of the split, the initial weights, the order and the augmentation.
     """
@@ -50,15 +50,15 @@ class Recipe:
     crop: int
     precision: str
     val: float | None
+    cutout: int
+    rotation: float
+    zoom: float
+    translation: float
+    shear: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-3
     label_smoothing: float = 0.15
     warmup: float = 0.25
-    cutout: int = 0
-    rotation: float = 0.0
-    zoom: float = 0.0
-    shear: float = 0.0
-    translation: float = 0.0
     patience: int = 10
     seed: int = 0
 
@@ -167,6 +167,11 @@ def resolve(
         # Mirrored digits and letters are other signs or none.
         "flip": not all(len(name) == 1 for names in classes for name in names),
         "crop": max(size) // 16,
+        # Larger pictures are photographs of things at all distances; small ones are cut to the thing already.
+        "cutout": 0 if small else max(size) // 4,
+        "rotation": 0.0 if small else 10.0,
+        "zoom": 0.0 if small else 0.25,
+        "translation": 0.0 if small else 0.1,
         "precision": fastest_precision(),
         "val": None if own_validation else 0.1,
     }

@@ -21,10 +21,13 @@ def find_interrupted(name: str, out: Path | None) -> Path:
 
     Raises:
         FileNotFoundError: There is none.
+        ValueError: The run is finished.
     """
     if out is not None:
         if not (out / "recipe.json").is_file():
             raise FileNotFoundError(f"{out} is no run folder: it has no recipe.json. Start without `--resume`.")
+        if (out / "result.json").is_file():
+            raise ValueError(f"{out} is finished; there is nothing to go on with.")
         return out
     runs = [
         path
@@ -36,6 +39,12 @@ def find_interrupted(name: str, out: Path | None) -> Path:
     if not runs:
         raise FileNotFoundError(f"There is no interrupted run of {name} in runs/. Start without `--resume`.")
     return max(runs, key=lambda path: path.stat().st_mtime)
+
+
+def remove_unfinished(run: Path) -> None:
+    """Remove what a killed process had begun to write; such files have names of their own until they are whole."""
+    for path in run.rglob(".unfinished-*"):
+        path.unlink()
 
 
 def read_record(run: Path) -> dict[str, Any]:

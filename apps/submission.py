@@ -1,8 +1,10 @@
 """The submission: made, checked against the exported model in a separate process, and scored at the very end."""
 
+import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,72 +23,69 @@ LARGEST_DIFFERENCE = 1e-4  # of a probability, between the model in memory and t
 
 def predict_pictures(classifier: Classifier, pictures: np.ndarray) -> dict[str, np.ndarray]:
     """Probabilities [N, classes] by head, of uint8 pictures [N, height, width, 3]."""
-    parts = [classifier.predict_pixels(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
+    starts = range(0, max(len(pictures), 1), BATCH)  # one empty batch for no pictures gives arrays of 0 rows
+    parts = [classifier.predict_pixels(pictures[start : start + BATCH]) for start in starts]
     return {head: np.concatenate([part[head].numpy() for part in parts]) for head in parts[0]}
 
 
-def predict_hidden(plan: Plan, classifier: Classifier) -> tuple[pd.DataFrame, pd.DataFrame]:
+def make_submission(plan: Plan, predicted: Mapping[str, np.ndarray]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The submission and the table of probabilities, with the rows and the order of test.csv.
 
     A row whose picture is missing or unreadable gets the class frequencies of the training pictures.
     """
-    competition, ids = plan.competition, plan.test_ids
-    if len(plan.test_pictures):
-        predicted = predict_pictures(classifier, plan.test_pictures)
-    submission, table = pd.DataFrame({competition.id_column: ids}), pd.DataFrame({competition.id_column: ids})
+    id_column = plan.competition.id_column
+    submission, table = pd.DataFrame({id_column: plan.test_ids}), pd.DataFrame({id_column: plan.test_ids})
     for head, names in plan.data.classes.items():
         labels = plan.data.labels[head]
-        frequency = np.bincount(labels[labels != MISSING], minlength=len(names)) / max((labels != MISSING).sum(), 1)
-        probabilities = np.tile(frequency, (len(ids), 1))
-        if len(plan.test_pictures):
-            probabilities[plan.test_readable] = predicted[head]
+        frequency = np.bincount(labels[labels != MISSING], minlength=len(names)) / (labels != MISSING).sum()
+        probabilities = np.tile(frequency, (len(plan.test_ids), 1))
+        probabilities[plan.test_readable] = predicted[head]
         submission[head] = np.array(names)[probabilities.argmax(axis=1)]
         for number, name in enumerate(names):
             table[f"{head}_{name}" if len(plan.data.classes) > 1 else name] = probabilities[:, number]
     return submission, table
 
 
-def verify(plan: Plan, saved_model: Path, classifier: Classifier) -> int:
-    """Predict picture files with the SavedModel in a separate process and compare with the model in memory.
+def verify(
+    saved_model: Path,
+    paths: Sequence[Path],
+    expected: Mapping[str, np.ndarray],
+    classes: Mapping[str, Sequence[str]],
+) -> None:
+    """Predict picture files with the SavedModel in a separate process; raise unless it gives the expected answers.
 
-    The test pictures are taken; without any, the first 100 training pictures. Returns how many were compared.
+    Args:
+        saved_model: The exported folder.
+        paths: Picture files.
+        expected: Their probabilities [N, classes] by head.
+        classes: Class names by head.
 
     Raises:
         RuntimeError: The other process failed, or an answer differs.
     """
-    test = plan.competition.test
-    if test is not None and plan.test_readable.any():
-        paths, pictures = test["path"][plan.test_readable], plan.test_pictures
-    else:
-        paths, pictures = plan.competition.train["path"][:100], plan.data.pictures[:100]
-    expected = predict_pictures(classifier, pictures)
     with tempfile.TemporaryDirectory() as folder:
         listed, answers = Path(folder, "pictures.csv"), Path(folder, "predictions.csv")
-        pd.DataFrame({"path": [str(Path(path).resolve()) for path in paths]}).to_csv(listed, index=False)
-        command = [
-            sys.executable,
-            "-m",
-            "apps.predict",
-            str(saved_model),
-            str(listed),
-            "--out",
-            str(answers),
-            "--quiet",
-        ]
-        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        pd.DataFrame({"path": [os.fspath(path.resolve()) for path in paths]}).to_csv(listed, index=False)
+        program = [sys.executable, "-m", "apps.predict", "--quiet", "--out", os.fspath(answers)]
+        # Run from the temporary folder: Python would take a folder named `apps` where the user stands for ours.
+        process = subprocess.run(
+            [*program, os.fspath(saved_model.resolve()), os.fspath(listed)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if process.returncode:
-            raise RuntimeError(f"The exported model does not predict: {process.stderr.strip()}")
+            raise RuntimeError(f"the exported model does not predict, nothing was published: {process.stderr.strip()}")
         answered = pd.read_csv(answers, dtype=str, keep_default_na=False)
-    for head, names in plan.data.classes.items():
-        labels = np.array(names)[expected[head].argmax(axis=1)]
-        differs = answered[head].to_numpy() != labels
+    for head, names in classes.items():
+        differ = answered[head].to_numpy() != np.array(names)[expected[head].argmax(axis=1)]
         gap = np.abs(answered[f"{head}_probability"].to_numpy(float) - expected[head].max(axis=1)).max()
-        if differs.any() or gap > LARGEST_DIFFERENCE:
+        if differ.any() or gap > LARGEST_DIFFERENCE:
             raise RuntimeError(
-                f"The exported model disagrees with the trained one: {differs.sum()} of {len(labels)} answers for "
-                f"{head!r} differ, probabilities by up to {gap:.1e}. Nothing was published."
+                f"the exported model disagrees with the trained one, nothing was published: {differ.sum()} of "
+                f"{len(differ)} answers for {head!r} differ, probabilities by up to {gap:.1e}"
             )
-    return len(expected[head])
 
 
 def score_submission(submission: pd.DataFrame, competition: Competition, console: Console) -> dict[str, float]:

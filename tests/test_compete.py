@@ -310,7 +310,9 @@ def test_killed_run_resumes_to_the_history_of_an_uninterrupted_one(colours, tmp_
     time.sleep(0.02)  # somewhere in the third epoch or in the writing of the second
     process.kill()
     process.communicate()
+    (tmp_path / "killed/checkpoints/1/.unfinished-1-last.npz").write_bytes(b"half a checkpoint")
     again = kerascnn("compete", colours, "--resume", "--out", "killed", cwd=tmp_path)
+    assert not list((tmp_path / "killed").rglob(".unfinished*"))
     assert again.returncode == 0, again.stderr
     histories = [pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("whole", "killed")]
     pd.testing.assert_frame_equal(*histories, rtol=1e-4)
@@ -318,8 +320,11 @@ def test_killed_run_resumes_to_the_history_of_an_uninterrupted_one(colours, tmp_
     assert submissions[0] == submissions[1]
 
 
-def test_resume_refuses_changed_data_and_a_changed_recipe(run_cli, colours) -> None:
+def test_resume_refuses_changed_data_and_a_changed_recipe(run_cli, colours, tmp_path) -> None:
     assert run_cli("compete", colours, *QUICK, "--epochs", 1, "--out", "out").returncode == 0
+    process = run_cli("compete", colours, "--resume", "--out", "out")
+    assert (process.returncode, "out is finished" in process.stderr) == (2, True)
+    (tmp_path / "out/result.json").unlink()
     process = run_cli("compete", colours, "--resume", "--out", "out", "--epochs", 5)
     assert (process.returncode, "epochs is 1, asked for 5" in process.stderr) == (2, True)
     table = (colours / "train.csv").read_text()
