@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-
 from conftest import ROOT
+
 from pipelines import open_dataset
 
 FOLDER = Path(os.environ.get("KERASCNN_DATA", ROOT.parent / "shared" / "data"))
