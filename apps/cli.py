@@ -1,6 +1,5 @@
 """The command line `kerascnn`: options, their help, and errors as one line."""
 
-import contextlib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +12,6 @@ import typer
 
 app = typer.Typer(
     name="kerascnn",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a folder of labelled pictures to a competition submission, an honest score estimate and a SavedModel.",
@@ -55,7 +53,10 @@ def compete(
     ] = None,
     group: Annotated[
         str | None,
-        typer.Option(help="Column whose values are never split between training and validation, such as a person."),
+        typer.Option(
+            help="Column whose values are never split between training and validation, such as a person; `none`.",
+            show_default="a column named like one",
+        ),
     ] = None,
     id_column: Annotated[
         str | None, typer.Option("--id", help="Column that names the picture file.", show_default="worked out")
@@ -69,7 +70,7 @@ def compete(
     ] = None,
     width: Annotated[
         float | None,
-        typer.Option(help="Multiplies the filters of every layer.", show_default="0.5 small, 1 large pictures"),
+        typer.Option(help="Multiplies the filters of every layer.", show_default="0.5"),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the pictures.", show_default="by their number")
@@ -195,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; an error is one line on standard error and exit code 2, Ctrl-C is 130."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(arguments, standalone_mode=False, prog_name="kerascnn")
+        code = app(arguments or ["--help"], standalone_mode=False, prog_name="kerascnn")
     except KeyboardInterrupt:
         print("kerascnn: stopped", file=sys.stderr)
         code = 130
@@ -210,13 +211,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _one_line(error: Exception) -> str:
     describe: Callable[[], Any] | None = getattr(error, "format_message", None)  # the option parser's errors
     text = str(describe() if describe else error)
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        text = f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     elif not isinstance(error, (ValueError, OSError)) and describe is None:
         text = f"{type(error).__name__}: {text} (`--debug` shows where)"
     return " ".join(text.split())
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        main()
+    main()

@@ -22,6 +22,7 @@ from apps.report import write_report
 from apps.submission import make_submission, predict_pictures, score_submission, verify
 from apps.training import Trained, keras_names, measure_seconds, train
 from kerascnn.export import Classifier, export_model, new_version
+from kerascnn.registry import lookup
 from pipelines.batches import MISSING
 from pipelines.decode import decode_picture, resize
 from pipelines.sources import dataset_name
@@ -63,52 +64,56 @@ def compete(
     """
     console = console or Console()
     began = time.monotonic()
-    columns: dict[str, Any] = {"targets": list(targets) if targets else None, "group": group, "id_column": id_column}
-    if out is not None and out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
-    run = run_folder.find_interrupted(dataset_name(source), out) if resume else None
-    if run is not None:
-        run_folder.remove_unfinished(run)
+    if "model" in choices:
+        lookup(choices["model"])
+    named: dict[str, Any] = {"targets": list(targets) if targets else None, "group": group, "id_column": id_column}
+    if resume:
+        run = run_folder.find_interrupted(dataset_name(source), out)
         record = run_folder.read_record(run)
-        choices = run_folder.kept_choices(run, choices)
-        columns = record["columns"]
-    competition = pipelines.open_dataset(source, **columns)
-    plan = make_plan(competition, choices, strict, console)
+        choices = run_folder.kept_choices(record, choices)
+        named = run_folder.kept_columns(record, named)
+        saved_models, probabilities = Path(record["saved_models"]), probabilities or record["probabilities"]
+    else:
+        if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
+        run, record = out or Path("runs"), None
+    for folder in (run, saved_models):
+        files.require_writable(folder)
+    plan = make_plan(pipelines.open_dataset(source, **named), choices, strict, console)
     print_plan(plan, console)
-    if run is not None and record["fingerprint"] != plan.fingerprint:
+    if record is not None and record["fingerprint"] != plan.fingerprint:
         raise ValueError(f"The pictures or labels of {source} have changed since {run} was begun. Start a new run.")
     if dry_run:
         seconds = measure_seconds(plan.recipe, plan.data, [len(train_index) for train_index, _ in plan.splits])
         console.say(f"time      about {duration(seconds)} of training on this machine (measured on a few steps)")
         return None
-    if run is None:
-        run = make_run(out, source, plan, columns)
+    if record is None:
+        run = out or files.new_folder(Path("runs") / plan.competition.name)
+        run.mkdir(parents=True, exist_ok=True)
+        record = {
+            "data": source,
+            "columns": named,
+            "choices": dict(choices),
+            "recipe": asdict(plan.recipe),
+            "saved_models": os.fspath(saved_models),
+            "probabilities": probabilities,
+            "fingerprint": plan.fingerprint,
+            "command": shlex.join(["kerascnn", *sys.argv[1:]]),
+            "versions": run_folder.package_versions(),
+        }
+        files.write_json(run / "recipe.json", record)
     console.say(f"run       {run}")
-    try:
-        finish(plan, run, saved_models, probabilities, resume, console)
-    except KeyboardInterrupt:
-        kept = sorted(run.glob("checkpoints/*/best.npz"))
-        what = f"The best snapshot is {kept[-1]}." if kept else "No epoch had ended, so there is no snapshot."
-        again = shlex.join(["kerascnn", "compete", source, "--resume", "--out", str(run)])
-        console.warn(f"Stopped. {what} Go on with: {again}")
-        raise
+    again = shlex.join(["kerascnn", "compete", source, "--resume", "--out", os.fspath(run)])
+    with run_folder.lock(run):
+        run_folder.remove_unfinished(run)
+        try:
+            finish(plan, run, saved_models, probabilities, resume, console)
+        except KeyboardInterrupt:
+            console.warn(f"Stopped. {run_folder.best_snapshot(run)} Go on with: {again}")
+            raise
+        except OSError as error:
+            raise OSError(f"{run_folder.describe(error)} What is finished is kept; go on with: {again}") from error
     console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
-    return run
-
-
-def make_run(out: Path | None, source: str, plan: Plan, columns: Mapping[str, object]) -> Path:
-    """The run folder with its recipe.json: everything needed to repeat the run."""
-    run = out or files.new_folder(Path("runs") / plan.competition.name)
-    run.mkdir(parents=True, exist_ok=True)
-    record = {
-        "data": source,
-        "columns": columns,
-        "recipe": asdict(plan.recipe),
-        "fingerprint": plan.fingerprint,
-        "command": shlex.join(["kerascnn", *sys.argv[1:]]),
-        "versions": run_folder.package_versions(),
-    }
-    files.write_json(run / "recipe.json", record)
     return run
 
 
@@ -124,15 +129,13 @@ def finish(plan: Plan, run: Path, saved_models: Path, probabilities: bool, resum
     run_folder.write_history([one.history for one in trained], run)
     classifier = make_classifier(plan, trained)
     estimates = estimate(plan, trained)
+    if missing := int((~plan.test_readable).sum()):
+        console.warn(f"{missing:,} hidden pictures cannot be read; the expected score is for the others.")
     for head, expected in estimates.items():
         console.say(
             f"expected  {head}: {percent(expected.accuracy)} on {expected.pictures:,} held-out pictures; hidden score "
             f"between {percent(expected.low)} and {percent(expected.high)} (95 %)"
         )
-    unfinished_model = run / ".unfinished-model.keras"
-    trained[0].model.save(unfinished_model)
-    os.replace(unfinished_model, run / "model.keras")
-
     predicted = predict_pictures(classifier, plan.test_pictures)
     submission, table = make_submission(plan, predicted)
     if len(submission):
@@ -141,6 +144,8 @@ def finish(plan: Plan, run: Path, saved_models: Path, probabilities: bool, resum
             files.write_table(run / "probabilities.csv", table)
         console.say(f"wrote     {run / 'submission.csv'}, {len(submission):,} rows")
 
+    with files.whole_file(run / "model.keras") as unfinished:
+        trained[0].model.save(unfinished)
     published, compared = publish(plan, classifier, predicted, saved_models / saved_model_name(plan, run))
     console.say(f"wrote     {published}; in a separate process it gave the same answers for {compared:,} picture files")
 
@@ -152,8 +157,8 @@ def finish(plan: Plan, run: Path, saved_models: Path, probabilities: bool, resum
             console.say(f"score     {head}: {percent(score)} of the hidden labels are right")
             if head in estimates:
                 console.say(f"          {compare(score, estimates[head])}")
-    files.write_json(run / "result.json", result)
     write_report(run, plan, result, [one.history for one in trained])
+    files.write_json(run / "result.json", result)  # the last file: it says that the run is finished
 
 
 def make_classifier(plan: Plan, trained: Sequence[Trained]) -> Classifier:

@@ -22,7 +22,7 @@ class Console:
     def say(self, line: str = "") -> None:
         """Print one line."""
         if not self.quiet:
-            self._rich.print(line, markup=False)
+            self._rich.print(line, markup=False, emoji=False)
 
     def warn(self, line: str) -> None:
         """Print one line on standard error, also with `quiet`."""

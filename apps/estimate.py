@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import betabinom
+from scipy.stats import betabinom, norm, t
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ def expect_accuracy(
         raise ValueError("`correct` is empty: without held-out pictures nothing can be expected.")
     accuracy, count = float(correct.mean()), len(correct)
     effect = design_effect(correct, groups) if groups is not None else 1.0
+    if groups is not None:
+        # A variance known from few groups is itself uncertain: Student's distribution instead of the normal one.
+        freedom = max(len(np.unique(groups)) - 1, 1)
+        effect *= float(t.ppf((1 + confidence) / 2, freedom) / norm.ppf((1 + confidence) / 2)) ** 2
+    effect = min(effect, count)
     right = accuracy * count / effect
     trials = max(1, round((hidden or count) / effect))
     spread = betabinom(trials, right + 0.5, count / effect - right + 0.5)

@@ -1,7 +1,9 @@
 """Files that appear whole or not at all."""
 
+import errno
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +40,19 @@ def write_table(path: os.PathLike[str] | str, table: pd.DataFrame) -> None:
     """Write a CSV file as competitions expect it: UTF-8, comma, one line end everywhere, no row numbers."""
     with whole_file(path) as unfinished:
         table.to_csv(unfinished, index=False, encoding="utf-8", lineterminator="\n")
+
+
+def require_writable(path: Path) -> None:
+    """Raise the system's `OSError` unless something could be written to `path`, which need not exist yet."""
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is no folder", str(folder))
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written to ({error.strerror})", str(path)) from error
 
 
 def new_folder(base: Path) -> Path:

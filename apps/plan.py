@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from apps.console import Console, duration
 from apps.recipe import Choices, Recipe, resolve
@@ -49,8 +50,10 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """A hash of ids, labels and decoded pictures, which tells a resumed run whether its data are the same."""
-        table = self.competition.train[["id", *self.competition.targets]].to_csv(index=False)
-        return hashlib.sha256(table.encode() + self.data.pictures.tobytes()).hexdigest()[:16]
+        table = pd.concat([self.competition.train["id"], self.competition.labels], axis=1).to_csv(index=False)
+        digest = hashlib.sha256(table.encode("utf-8", "replace"))
+        digest.update(np.ascontiguousarray(self.data.pictures).data)
+        return digest.hexdigest()[:16]
 
 
 def make_plan(competition: Competition, choices: Choices, strict: bool, console: Console) -> Plan:
@@ -83,8 +86,14 @@ def make_plan(competition: Competition, choices: Choices, strict: bool, console:
     readable = np.delete(np.arange(len(paths)), list(errors))
     if not len(readable):
         raise ValueError(f"None of the {len(paths)} training pictures can be read. First: {left_out[-1]}.")
-    competition = replace(competition, train=competition.train.iloc[readable].reset_index(drop=True))
-    data = Data(pictures[readable], encode_labels(competition), competition.classes)
+    if errors:
+        competition = replace(
+            competition,
+            train=competition.train.iloc[readable].reset_index(drop=True),
+            labels=competition.labels.iloc[readable].reset_index(drop=True),
+        )
+        pictures = pictures[readable]
+    data = Data(pictures, encode_labels(competition), competition.classes)
     _check_classes(data, console)
 
     has_picture = np.flatnonzero([path is not None for path in test_paths])
@@ -112,7 +121,7 @@ def encode_labels(competition: Competition) -> dict[str, np.ndarray]:
     encoded = {}
     for target, names in competition.classes.items():
         numbers = {name: number for number, name in enumerate(names)} | {"": MISSING}
-        encoded[target] = competition.train[target].map(numbers).to_numpy("int32")
+        encoded[target] = competition.labels[target].map(numbers).to_numpy("int32")
     return encoded
 
 

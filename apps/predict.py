@@ -13,7 +13,7 @@ import tensorflow as tf
 from apps.console import Console, percent
 from apps.files import whole_file
 from kerascnn.export import read_metadata, versions
-from pipelines.competition import EXTENSIONS, find_file, index_files, list_pictures
+from pipelines.competition import EXTENSIONS, find_file, index_files, list_pictures, readable
 from pipelines.pictures import load_pictures
 from pipelines.table import read_table
 
@@ -58,8 +58,9 @@ def resolve_saved_model(folder: Path) -> Path:
     """
     if (folder / "saved_model.pb").is_file():
         return folder
-    if numbers := versions(folder):
-        return folder / str(numbers[-1])
+    for number in reversed(versions(folder)):
+        if (folder / str(number) / "saved_model.pb").is_file():
+            return folder / str(number)
     raise FileNotFoundError(f"There is no SavedModel in {folder}: expected saved_model.pb or NAME/VERSION/.")
 
 
@@ -74,7 +75,7 @@ def find_items(paths: Sequence[str]) -> list[Item]:
     for name in paths:
         path = Path(name)
         if path.is_dir():
-            items += [Item(os.fspath(found), found) for found in list_pictures(path)]
+            items += [Item(readable(os.fspath(found)), found) for found in list_pictures(path)]
         elif not path.exists():
             raise FileNotFoundError(f"There is no file or folder {path}.")
         elif path.suffix.lower() == ".csv":
@@ -94,6 +95,8 @@ def _items_of_list(path: Path) -> list[Item]:
         # A path from the root of the file system (or one that leaves the folder) is no entry of the folder's index.
         return find_file(index, key) or (Path(key) if os.path.isabs(key) and Path(key).is_file() else None)
 
+    if unwanted := [column for column in table.columns if find(column)]:
+        raise ValueError(f"{path} needs a header line, such as `image`; its first line names a picture: {unwanted[0]}.")
     found = {column: [find(key) for key in table[column]] for column in table.columns}
     best = max(found, key=lambda column: sum(file is not None for file in found[column]))
     if not any(found[best]):
@@ -124,6 +127,8 @@ def predict(
         raise ValueError(f"`--top` must be at least 1. Received: {top}.")
     if out is not None and out.exists() and not overwrite:
         raise ValueError(f"{out} exists. Choose another name, or say `--overwrite`.")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {out.absolute().parent} to write {out.name} to.")
     items = find_items(paths)
     model = LoadedModel(saved_model)
     header = ["id"]

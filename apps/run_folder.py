@@ -1,10 +1,12 @@
 """The run folder runs/NAME: how it is found, what its records say."""
 
 import csv
+import fcntl
 import json
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import apps
 from apps import files
 from apps.recipe import Choices, check_choices
 
+RECORDED = {"columns", "choices", "recipe", "saved_models", "probabilities", "fingerprint", "command"}
 PACKAGES = ("kerascnn", "tensorflow", "keras", "numpy")
 
 
@@ -50,24 +53,64 @@ def remove_unfinished(run: Path) -> None:
 def read_record(run: Path) -> dict[str, Any]:
     """What `recipe.json` of a run says."""
     try:
-        return json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+        record = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+        missing = RECORDED - set(record)
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{run / 'recipe.json'} is damaged: {error}. Start a new run.") from error
+    if missing:
+        raise ValueError(f"{run / 'recipe.json'} is no record of a run: it lacks {', '.join(sorted(missing))}.")
+    return record
 
 
-def kept_choices(run: Path, choices: Choices) -> Choices:
+def kept_choices(record: Mapping[str, Any], choices: Choices) -> Choices:
     """The recipe a run was begun with, complete.
 
     Raises:
         ValueError: One of `choices` differs from it; the message lists the differences.
     """
-    kept = check_choices(read_record(run)["recipe"])
+    kept, chosen = check_choices(record["recipe"]), check_choices(record["choices"])
     differences = [
-        f"{name} is {kept[name]}, asked for {value}" for name, value in choices.items() if value != kept[name]
+        f"{name} is {kept[name]}, asked for {value}"
+        for name, value in choices.items()
+        if value not in (kept[name], chosen.get(name, kept[name]))
     ]
     if differences:
         raise ValueError(f"A resumed run keeps its recipe: {'; '.join(differences)}. Drop these options or start anew.")
     return kept
+
+
+def kept_columns(record: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns a run was begun with; naming others is a `ValueError`."""
+    kept = record["columns"]
+    if differing := [name for name, value in named.items() if value and value != kept[name]]:
+        raise ValueError(f"A resumed run keeps its columns; {', '.join(differing)} differ. Start a new run.")
+    return kept
+
+
+@contextmanager
+def lock(run: Path) -> Iterator[None]:
+    """Keep other processes out of a run while this one works in it; the system frees it when the process ends."""
+    with (run / "recipe.json").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"Another process is working in {run}. Wait for it, or stop it.") from None
+        yield
+
+
+def best_snapshot(run: Path) -> str:
+    """A sentence that says what an interrupted run has kept."""
+    best, last = sorted(run.glob("checkpoints/*/best.npz")), sorted(run.glob("checkpoints/*/last.npz"))
+    if best:
+        return f"The best snapshot is {', '.join(map(str, best))}."
+    return f"The last epoch is in {last[-1]}." if last else "No epoch had ended, so there is no snapshot."
+
+
+def describe(error: OSError) -> str:
+    """An error of the system in one sentence, with the file where there is one."""
+    return (
+        f"{error.filename}: {error.strerror}." if error.filename and error.strerror else f"{error.strerror or error}."
+    )
 
 
 def write_history(histories: Sequence[Sequence[Mapping[str, float]]], run: Path) -> None:

@@ -14,7 +14,6 @@ from apps.console import Console
 from apps.plan import Plan
 from kerascnn.export import Classifier
 from pipelines.batches import MISSING
-from pipelines.columns import require_column
 from pipelines.competition import Competition
 
 BATCH = 128
@@ -33,17 +32,18 @@ def make_submission(plan: Plan, predicted: Mapping[str, np.ndarray]) -> tuple[pd
 
     A row whose picture is missing or unreadable gets the class frequencies of the training pictures.
     """
-    id_column = plan.competition.id_column
-    submission, table = pd.DataFrame({id_column: plan.test_ids}), pd.DataFrame({id_column: plan.test_ids})
+    submission = {plan.competition.id_column: plan.test_ids}
+    table = {plan.competition.id_column: plan.test_ids}
     for head, names in plan.data.classes.items():
         labels = plan.data.labels[head]
         frequency = np.bincount(labels[labels != MISSING], minlength=len(names)) / (labels != MISSING).sum()
         probabilities = np.tile(frequency, (len(plan.test_ids), 1))
         probabilities[plan.test_readable] = predicted[head]
         submission[head] = np.array(names)[probabilities.argmax(axis=1)]
-        for number, name in enumerate(names):
-            table[f"{head}_{name}" if len(plan.data.classes) > 1 else name] = probabilities[:, number]
-    return submission, table
+        for name, values in zip(names, probabilities.T, strict=True):
+            alone = len(plan.data.classes) == 1 and name not in table
+            table[name if alone else f"{head}_{name}"] = values
+    return pd.DataFrame(submission), pd.DataFrame(table)
 
 
 def verify(
@@ -81,7 +81,7 @@ def verify(
     for head, names in classes.items():
         differ = answered[head].to_numpy() != np.array(names)[expected[head].argmax(axis=1)]
         gap = np.abs(answered[f"{head}_probability"].to_numpy(float) - expected[head].max(axis=1)).max()
-        if differ.any() or gap > LARGEST_DIFFERENCE:
+        if differ.any() or not gap <= LARGEST_DIFFERENCE:
             raise RuntimeError(
                 f"the exported model disagrees with the trained one, nothing was published: {differ.sum()} of "
                 f"{len(differ)} answers for {head!r} differ, probabilities by up to {gap:.1e}"
@@ -89,17 +89,26 @@ def verify(
 
 
 def score_submission(submission: pd.DataFrame, competition: Competition, console: Console) -> dict[str, float]:
-    """Accuracy by head against the hidden labels, which are read here and nowhere else."""
+    """Accuracy by head against the hidden labels, which are read here and nowhere else.
+
+    Rows without an answer do not count. Answers that cannot be used are a warning: the submission is as good without.
+    """
     if competition.answers is None:
         return {}
-    answers = competition.answers().set_index("id")
+    try:
+        answers = competition.answers()
+    except (ValueError, OSError) as error:
+        console.warn(f"The answers cannot be read, so nothing is scored: {error}")
+        return {}
+    answers = answers[~answers.index.duplicated()]
     scores = {}
     for head in competition.targets:
-        require_column(answers, head, "the answers")
-        truth = answers[head].reindex(submission[competition.id_column]).to_numpy()
-        known = ~pd.isna(truth)
-        for label in sorted(set(truth[known]) - set(competition.classes[head])):
+        if head not in answers.columns:
+            console.warn(f"The answers have no column {head!r}, so it is not scored.")
+            continue
+        truth = answers[head].reindex(submission.iloc[:, 0]).fillna("").str.strip().to_numpy()
+        for label in sorted(set(truth) - {"", *competition.classes[head]}):
             console.warn(f"{head}: {label!r} occurs only in the test part, so it could not be predicted.")
-        if known.any():
+        if (known := truth != "").any():
             scores[head] = float((submission[head].to_numpy()[known] == truth[known]).mean())
     return scores

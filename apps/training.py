@@ -1,5 +1,6 @@
 """Train one network on one split, with `model.fit`."""
 
+import math
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,12 +62,15 @@ def keras_names(heads: Iterable[str]) -> dict[str, str]:
     >>> keras_names(["label", "hair colour/tone", "größe"])
     {'label': 'label', 'hair colour/tone': 'hair_colour_tone_1', 'größe': 'gr__e_2'}
     """
-    return {
-        head: head
-        if re.fullmatch(r"[A-Za-z0-9]\w*", head, re.ASCII)
-        else f"{re.sub(r'[^A-Za-z0-9]', '_', head)}_{number}"
-        for number, head in enumerate(heads)
-    }
+    names: dict[str, str] = {}
+    for number, head in enumerate(heads):
+        name = re.sub(r"[^A-Za-z0-9_]", "_", head)
+        if name != head or not re.match("[A-Za-z0-9]", name):
+            name = f"{name.lstrip('_')}_{number}".lstrip("_")
+        while name in names.values():
+            name += "_"
+        names[head] = name
+    return names
 
 
 def augmentation(recipe: Recipe) -> list[augment.Operation]:
@@ -98,12 +102,14 @@ def build_network(recipe: Recipe, data: Data, precision: str) -> keras.Model:
 
 def channel_statistics(pictures: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of every channel over a sample of at most 10,000 pictures, in pixel units."""
-    sample = pictures[:: max(1, len(pictures) // 10_000)]
-    count = sample.size / sample.shape[-1]
+    sample = pictures[:: -(-len(pictures) // 10_000)]
+    histograms = np.zeros((sample.shape[-1], 256))
+    for start in range(0, len(sample), 100):  # a few at a time: counting needs eight bytes for each byte
+        for channel, histogram in enumerate(histograms):
+            histogram += np.bincount(sample[start : start + 100, ..., channel].reshape(-1), minlength=256)
     values = np.arange(256, dtype="float64")
     mean, std = [], []
-    for channel in range(sample.shape[-1]):
-        histogram = np.bincount(sample[..., channel].reshape(-1), minlength=256) / count
+    for histogram in histograms / histograms[0].sum():
         mean.append(float(histogram @ values))
         # Pictures of one single colour have no spread to divide by.
         std.append(float(max(np.sqrt(histogram @ (values - mean[-1]) ** 2), 1.0)))
@@ -172,9 +178,10 @@ def train(
     if first_epoch:
         console.say(f"  {what}: going on after epoch {first_epoch} of {recipe.epochs}")
     batches = make_train(
-        data.pictures[train_index],
-        {head: values[train_index] for head, values in data.labels.items()},
+        data.pictures,
+        data.labels,
         data.num_classes,
+        index=train_index,
         batch_size=batch_size,
         augmentation=augmentation(recipe),
         label_smoothing=recipe.label_smoothing,
@@ -266,6 +273,11 @@ class EpochLog(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Move the bar."""
         logs = logs or {}
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise ValueError(
+                f"The loss is not finite any more in epoch {self._epoch + 1}, step {batch + 1}: the learning rate is "
+                "too high. Start a new run with a lower `--lr`, such as a tenth of the one printed above."
+            )
         if batch + 1 == self.steps:
             self._training_seconds = time.monotonic() - self._epoch_began
         if self.bar is not None:

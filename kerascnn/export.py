@@ -142,7 +142,7 @@ def new_version(model_folder: os.PathLike[str] | str) -> Iterator[tuple[Path, Pa
 
 
 def versions(model_folder: os.PathLike[str] | str) -> list[int]:
-    """The version numbers in saved_models/NAME, ascending."""
+    """The version numbers of the folders in saved_models/NAME, ascending."""
     folder = Path(model_folder)
     names = os.listdir(folder) if folder.is_dir() else []
     return sorted(int(name) for name in names if re.fullmatch(r"\d+", name) and (folder / name).is_dir())

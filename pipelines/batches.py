@@ -16,39 +16,42 @@ def make_train(
     num_classes: Mapping[str, int],
     *,
     batch_size: int,
+    index: np.ndarray | None = None,
     augmentation: Sequence[Operation] = (),
     label_smoothing: float = 0.0,
     seed: int = 0,
     first_epoch: int = 0,
 ) -> tf.data.Dataset:
-    """Endless training batches `(x, {head: y}, {head: weight})`, `len(pictures) // batch_size` of them an epoch.
+    """Endless training batches `(x, {head: y}, {head: weight})`, `len(index) // batch_size` of them an epoch.
 
     Args:
         pictures: uint8 [N, height, width, channels].
         labels: For every head, N class numbers, or `MISSING`.
         num_classes: For every head, how many classes there are.
         batch_size: Pictures in a batch; the remainder of an epoch is left out, another one in each epoch.
+        index: Which of the pictures to train on; None for all.
         augmentation: Operations, applied in this order.
         label_smoothing: e: the true class gets 1 - e, each other class e / (K - 1).
-        seed: Order and augmentation are a function of it, of the epoch and of the picture's index alone.
+        seed: Order and augmentation are a function of it, of the epoch and of the picture's place in `index` alone.
         first_epoch: Where to start, for a training that goes on.
 
     Raises:
         ValueError: `batch_size` exceeds the number of pictures, or lengths differ.
     """
-    count = len(pictures)
-    _check_lengths(count, labels)
+    _check_lengths(len(pictures), labels)
+    chosen = np.arange(len(pictures)) if index is None else np.asarray(index)
+    count = len(chosen)
     if not 0 < batch_size <= count:
         raise ValueError(f"`batch_size` must lie between 1 and the {count} pictures. Received: {batch_size}.")
     numbers = sum(operation.numbers for operation in augmentation)
-    memory = tf.constant(pictures)
+    memory, places = tf.constant(pictures), tf.constant(chosen, "int64")
     targets = {head: tf.constant(values, "int32") for head, values in labels.items()}
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=_key(seed, epoch, 0))
         uniform = tf.random.stateless_uniform([count, numbers], seed=_key(seed, epoch, 1))
-        chosen = tf.data.Dataset.from_tensor_slices((order, tf.gather(uniform, order)))
-        return chosen.batch(batch_size, drop_remainder=True)
+        shuffled = tf.data.Dataset.from_tensor_slices((tf.gather(places, order), tf.gather(uniform, order)))
+        return shuffled.batch(batch_size, drop_remainder=True)
 
     def to_batch(index: tf.Tensor, uniform: tf.Tensor) -> tuple:
         x = augment(tf.gather(memory, index), uniform, augmentation)

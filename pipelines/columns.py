@@ -31,50 +31,67 @@ def assign_columns(
 ) -> Columns:
     """Decide the role of every column; what the user named is taken as named.
 
+    Args:
+        train: train.csv.
+        test: test.csv, or None.
+        id_column: The column that names the picture.
+        targets: Columns to predict; None takes those that look like classes and that test.csv lacks.
+        group: Column of the groups; "none" for no groups; None takes a column that is named like one.
+
     Raises:
         ValueError: A named column is not there, or none is left to predict.
     """
-    for column in [*(targets or ()), *([group] if group else ())]:
+    for column in [*(targets or ()), *([group] if group and group != "none" else ())]:
         require_column(train, column, "train.csv")
+    taken = {id_column, *(targets or ())}
+    if group is None:
+        group = next(
+            (column for column in train.columns if column not in taken and _looks_like_group(train, column)), None
+        )
+    elif group == "none":
+        group = None
+    rest = [column for column in train.columns if column not in {*taken, group}]
     reasons = [f"{id_column}: names the picture"]
-    hidden_from_test = [
-        column for column in train.columns if column != id_column and (test is None or column not in test.columns)
-    ]
-    found_targets: list[str] = []
-    for column in train.columns:
-        if column in (id_column, group) or column in (targets or ()):
-            continue
+    chosen = list(dict.fromkeys(targets or ()))
+    for column in rest:
         distinct = train[column][train[column] != ""].nunique()
-        if column not in hidden_from_test:
-            reasons.append(f"{column}: not used (test.csv has it too)")
-        elif GROUP_NAME.search(column) and 1 < distinct < len(train):
-            if group is None and targets is None:
-                group = column
-                reasons.append(f"{column}: group, never split between training and validation ({distinct} values)")
-            else:
-                reasons.append(f"{column}: not used")
-        elif targets is not None:
+        if targets is not None:
             reasons.append(f"{column}: not used")
+        elif test is not None and column in test.columns:
+            reasons.append(f"{column}: not used (test.csv has it too)")
+        elif GROUP_NAME.search(column):
+            reasons.append(f"{column}: not used (named like an id)")
         elif 1 < distinct <= min(MOST_CLASSES, max(2, len(train) / 2)):
-            found_targets.append(column)
+            chosen.append(column)
         else:
             reasons.append(f"{column}: not used ({distinct} different values in {len(train)} rows are no classes)")
-    chosen = tuple(dict.fromkeys(targets or found_targets))
     if not chosen:
         raise ValueError(
-            f"No column of train.csv looks like classes to predict. Name it with `--target`; columns: "
+            "No column of train.csv looks like classes to predict. Name it with `--target`; columns: "
             f"{', '.join(train.columns)}."
         )
     if id_column in chosen or group in chosen:
-        raise ValueError(f"A target cannot be the id or the group column as well. Received: --target {chosen}.")
+        raise ValueError(f"A target cannot be the id or the group column as well. Received: {', '.join(chosen)}.")
     for column in chosen:
         distinct = train[column][train[column].str.strip() != ""].nunique()
-        reasons.append(f"{column}: target, {distinct} classes")
         if distinct < 2:
             raise ValueError(f"Column {column!r} needs at least two classes to learn; it has {distinct}.")
-    if group and not any(reason.startswith(f"{group}: group") for reason in reasons):
-        reasons.append(f"{group}: group, never split between training and validation")
-    return Columns(id_column, chosen, group, reasons)
+        reasons.append(f"{column}: target, {distinct} classes")
+    if group:
+        reasons.append(
+            f"{group}: group, never split between training and validation ({train[group].nunique()} values; "
+            "`--group none` for no groups)"
+        )
+    return Columns(id_column, tuple(chosen), group, reasons)
+
+
+def _looks_like_group(train: pd.DataFrame, column: str) -> bool:
+    """Whether a column is named like a group, repeats its values, and is not another column under other names."""
+    distinct = train[column].nunique()
+    if not GROUP_NAME.search(column) or not 1 < distinct < len(train):
+        return False
+    others = [other for other in train.columns if other != column and train[other].nunique() == distinct]
+    return all(len(train[[column, other]].drop_duplicates()) > distinct for other in others)
 
 
 def require_column(table: pd.DataFrame, column: str, file: str) -> None:

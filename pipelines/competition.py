@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from pipelines.columns import assign_columns, require_column
@@ -21,77 +22,79 @@ class Competition:
 
     Attributes:
         name: Short name, used for folders.
-        train: One row a labelled picture: "id", "path", "group" (or ""), "part" ("train" or "val") and the targets,
-            as text; "" where a label is missing.
+        train: One row a labelled picture: "id", "path", "group" (or ""), "part" ("train" or "val").
+        labels: The same rows: a column of class names for every target, "" where a label is missing.
         test: "id" and "path" (None where there is no file), the rows and the order of test.csv; None without a test.
         id_column: The header of the id column in the submission.
-        targets: The columns to predict.
         group_column: The header of the column in "group"; None without groups.
         columns: How each column was understood, a line each.
-        left_out: What was left out and why, a line each, worst first.
-        answers: Reads the hidden labels, with "id" and the targets; None where there are none. Not to be called before
-            the submission is written.
+        left_out: What was left out and why, a line each.
+        answers: Reads the hidden labels: a column for every target, the ids as index; None where there are none. Not
+            to be called before the submission is written.
     """
 
     name: str
     train: pd.DataFrame
+    labels: pd.DataFrame
     test: pd.DataFrame | None
     id_column: str
-    targets: tuple[str, ...]
     group_column: str | None = None
     columns: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     answers: Callable[[], pd.DataFrame] | None = None
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns to predict."""
+        return tuple(self.labels.columns)
+
+    @property
     def classes(self) -> dict[str, list[str]]:
         """For every target its class names, sorted; the position of a name is its class number."""
-        return {target: sorted(set(self.train[target]) - {""}) for target in self.targets}
+        return {target: sorted(set(self.labels[target]) - {""}) for target in self.targets}
 
 
 def read_csv_competition(
     root: Path, name: str, targets: Sequence[str] | None, group: str | None, id_column: str | None
 ) -> Competition:
     """A folder with train.csv, the pictures, and optionally test.csv (and answers.csv, opened at the very end)."""
-    train = read_table(root / "train.csv")
+    table = read_table(root / "train.csv")
     test = read_table(root / "test.csv") if (root / "test.csv").is_file() else None
     pictures = list_pictures(root)
-    if train.empty:
+    if table.empty:
         raise ValueError(f"{root / 'train.csv'} has a header but no rows.")
     if not pictures:
         raise ValueError(f"There is no picture ({', '.join(EXTENSIONS)}) in {root} or below it.")
-    train_files = index_files(root, pictures, TRAIN_FOLDERS, other=TEST_FOLDERS if test is not None else ())
+    train_files = index_files(root, pictures, own=TRAIN_FOLDERS, other=TEST_FOLDERS)
     if id_column is not None:
-        require_column(train, id_column, "train.csv")
+        require_column(table, id_column, "train.csv")
     else:
-        id_column = _column_naming_files(train, train_files)
-    roles = assign_columns(train, test, id_column, targets, group)
+        id_column = _column_naming_files(table, train_files)
+    roles = assign_columns(table, test, id_column, targets, group)
 
-    train = train.assign(**{target: train[target].str.strip() for target in roles.targets})
-    table = pd.DataFrame({"id": train[id_column], "path": [find_file(train_files, key) for key in train[id_column]]})
-    table["group"] = train[roles.group].to_numpy() if roles.group else ""
-    table["part"] = "train"
-    table[list(roles.targets)] = train[list(roles.targets)]
-    table, left_out = _drop_unusable(table, roles.targets)
-
-    used = set(table["path"])
+    train = pd.DataFrame({"id": table[id_column], "path": [find_file(train_files, key) for key in table[id_column]]})
+    train["group"] = table[roles.group] if roles.group else ""
+    train["part"] = "train"
+    labels = table[list(roles.targets)].apply(lambda column: column.str.strip())
+    named = set(train["path"])
+    usable, left_out = _usable_rows(train, labels)
     if test is not None:
         require_column(test, id_column, "test.csv")
-        test_files = index_files(root, pictures, TEST_FOLDERS, other=TRAIN_FOLDERS)
+        test_files = index_files(root, pictures, own=TEST_FOLDERS, other=TRAIN_FOLDERS)
         test = pd.DataFrame({"id": test[id_column], "path": [find_file(test_files, key) for key in test[id_column]]})
-        used |= set(test["path"])
+        named |= set(test["path"])
         if missing := int(test["path"].isna().sum()):
             left_out.append(f"{_rows(missing)} of test.csv without a picture (predicted by class frequency)")
-    if unused := sum(path not in used for path in pictures):
-        left_out.append(f"{_files(unused)} that no row names")
+    if unnamed := [path for path in pictures if path not in named]:
+        left_out.append(f"{_files(len(unnamed))} that no row names (such as {unnamed[0].relative_to(root).as_posix()})")
 
     answers_file = root / "answers.csv"
     return Competition(
         name=name,
-        train=table,
+        train=train[usable].reset_index(drop=True),
+        labels=labels[usable].reset_index(drop=True),
         test=test,
         id_column=id_column,
-        targets=roles.targets,
         group_column=roles.group,
         columns=roles.reasons,
         left_out=left_out,
@@ -104,37 +107,50 @@ def read_class_folders(root: Path, name: str) -> Competition:
 
     test/ may also hold pictures without class folders: then there are no answers.
     """
-    parts = {
+    folders = {
         part: folder
         for part, names in (("train", TRAIN_FOLDERS), ("val", VALIDATION_FOLDERS), ("test", TEST_FOLDERS))
-        for folder in (_sub_folder(root, names),)
-        if folder
+        if (folder := _sub_folder(root, names))
     }
-    if "train" not in parts:
-        parts = {"train": root}
-    rows = []
-    for part in ("train", "val"):
-        for path in list_pictures(parts[part]) if part in parts else ():
-            inside = path.relative_to(parts[part]).parts
+    test_files = list_pictures(folders.pop("test")) if "test" in folders else []
+    if "train" not in folders:
+        folders["train"] = root  # the classes lie beside val/ and test/
+    taken, rows, stray = set(test_files), [], []
+    for part in ("val", "train"):
+        for path in list_pictures(folders[part]) if part in folders else ():
+            inside = path.relative_to(folders[part]).parts
+            if path in taken:
+                continue
+            taken.add(path)
             if len(inside) > 1:
-                rows.append((path.relative_to(root).as_posix(), path, "", part, _text(inside[0])))
-    train = pd.DataFrame(rows, columns=["id", "path", "group", "part", "label"])
-    if train["label"].nunique() < 2:
+                rows.append((_id(path, root), path, "", part, _text(inside[0])))
+            else:
+                stray.append(path)
+    everything = pd.DataFrame(rows, columns=["id", "path", "group", "part", "label"])
+    if everything["label"].nunique() < 2:
         raise ValueError(
             f"{root} holds neither a train.csv nor at least two class folders with pictures "
             f"({', '.join(EXTENSIONS)}). Received: {_listing(root)}."
         )
-    test, answers, left_out = None, None, []
-    if "test" in parts and (files := list_pictures(parts["test"])):
-        test = pd.DataFrame({"id": [path.relative_to(root).as_posix() for path in files], "path": files})
-        classes = [_text(path.relative_to(parts["test"]).parts[0]) for path in files]
-        if all(len(path.relative_to(parts["test"]).parts) > 1 for path in files):
-            hidden = pd.DataFrame({"id": test["id"], "label": classes})
-            answers = lambda: hidden  # noqa: E731
-            for label in sorted(set(classes) - set(train["label"])):
-                left_out.append(f"class {label!r} occurs only in the test part: it can never be predicted")
-    columns = ["id: path of the picture", f"label: name of its folder, {train['label'].nunique()} classes"]
-    return Competition(name, train, test, "id", ("label",), columns=columns, left_out=left_out, answers=answers)
+    left_out = [f"{_files(len(stray))} in no class folder (such as {_id(stray[0], root)})"] if stray else []
+    in_folders = test_files and all(len(path.relative_to(root).parts) > 2 for path in test_files)
+    test_ids = [_id(path, root) for path in test_files]
+    return Competition(
+        name=name,
+        train=everything[["id", "path", "group", "part"]],
+        labels=everything[["label"]],
+        test=pd.DataFrame({"id": test_ids, "path": test_files}) if test_files else None,
+        id_column="id",
+        columns=["id: path of the picture", f"label: name of its folder, {everything['label'].nunique()} classes"],
+        left_out=left_out,
+        answers=(
+            lambda: pd.DataFrame(
+                {"label": [_text(path.relative_to(root).parts[1]) for path in test_files]}, index=test_ids
+            )
+        )
+        if in_folders
+        else None,
+    )
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -153,21 +169,29 @@ def list_pictures(folder: Path) -> list[Path]:
 def index_files(root: Path, pictures: Sequence[Path], own: Sequence[str], other: Sequence[str] = ()) -> dict[str, Path]:
     """Every name by which a row may call a file: its path with or without extension, from the root or its own folder.
 
-    Files in the folders named `other` are called by their path from the root only, so that test/1.png is not taken
-    for train/1.png.
+    Files in the folders named `own` come first; those of other folders are called by their bare names only where these
+    name a single file, and those in folders named `other` by their path from the root only, so that test/1.png is
+    never taken for train/1.png.
     """
     index: dict[str, Path] = {}
+    bare: dict[str, set[Path]] = {}
     for path in pictures:
         inside = path.relative_to(root)
-        names = [inside]
-        if inside.parts[0].lower() in own:
-            names.append(inside.relative_to(inside.parts[0]))
-        elif inside.parts[0].lower() not in other and len(inside.parts) == 2:
-            names.append(Path(inside.name))
-        for relative in names:
-            index.setdefault(_text(relative.as_posix()), path)
-            index.setdefault(_text(relative.with_suffix("").as_posix()), path)
+        _enter(index, inside, path)
+        if len(inside.parts) > 1 and inside.parts[0].lower() in own:
+            _enter(index, inside.relative_to(inside.parts[0]), path)
+        elif inside.parts[0].lower() not in other:
+            for name in (inside.name, inside.stem):
+                bare.setdefault(_text(name), set()).add(path)
+    for name, paths in bare.items():
+        if len(paths) == 1:
+            index.setdefault(name, next(iter(paths)))
     return index
+
+
+def _enter(index: dict[str, Path], name: Path, path: Path) -> None:
+    index.setdefault(_text(name.as_posix()), path)
+    index.setdefault(_text(name.with_suffix("").as_posix()), path)
 
 
 def find_file(index: dict[str, Path], key: str) -> Path | None:
@@ -176,40 +200,41 @@ def find_file(index: dict[str, Path], key: str) -> Path | None:
 
 
 def _column_naming_files(train: pd.DataFrame, files: dict[str, Path]) -> str:
-    matches = {column: sum(find_file(files, key) is not None for key in train[column]) for column in train.columns}
+    """The column that names the most different files; of equals the first."""
+    matches = {column: len({find_file(files, key) for key in set(train[column])} - {None}) for column in train.columns}
     best = max(matches, key=lambda column: matches[column])
     if not matches[best]:
-        example = train.iloc[0].to_dict()
         raise ValueError(
             f"No column of train.csv names the picture files. Expected file names, with or without folder and "
-            f"extension, such as {next(iter(files))!r}. The first row is {example}."
+            f"extension, such as {next(iter(files))!r}. The first row is {train.iloc[0].to_dict()}."
         )
     return best
 
 
-def _drop_unusable(table: pd.DataFrame, targets: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Leave out rows that cannot be learnt from, and say which."""
-    left_out = []
+def _usable_rows(train: pd.DataFrame, labels: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """Which rows can be learnt from (a boolean mask), and which cannot and why (a line each)."""
+    usable, left_out = np.ones(len(train), bool), []
+    # A file may be named with and without extension, so that its path says which rows are about one picture.
+    together = pd.concat([train["path"], labels], axis=1)
     for reason, unusable in (
         ("without a picture", lambda rows: rows["path"].isna()),
-        ("without a label", lambda rows: (rows[list(targets)] == "").all(axis=1)),
-        ("that repeat an earlier row", lambda rows: rows.duplicated(["id", *targets])),
-        ("with one id and different labels", lambda rows: rows.duplicated("id", keep=False)),
+        ("without a label", lambda rows: (labels.loc[rows.index] == "").all(axis=1)),
+        ("that repeat an earlier row", lambda rows: together.loc[rows.index].duplicated()),
+        ("with different labels for one picture", lambda rows: rows.duplicated("path", keep=False)),
     ):
-        mask = unusable(table).to_numpy(bool)
-        if mask.any():
-            examples = ", ".join(table["id"][mask][:3])
-            left_out.append(f"{_rows(int(mask.sum()))} of train.csv {reason} (such as {examples})")
-            table = table[~mask]
-    if table.empty:
+        rows = train[usable]
+        if (mask := unusable(rows).to_numpy(bool)).any():
+            left_out.append(f"{_rows(mask.sum())} of train.csv {reason} (such as {', '.join(rows['id'][mask][:3])})")
+            usable[rows.index[mask]] = False
+    if not usable.any():
         raise ValueError(f"No row of train.csv is left to learn from: {'; '.join(left_out)}.")
-    return table.reset_index(drop=True), left_out
+    return usable, left_out
 
 
 def _read_answers(path: Path, id_column: str) -> pd.DataFrame:
     answers = read_table(path)
     require_column(answers, id_column, path.name)
-    return answers.rename(columns={id_column: "id"})
+    return answers.set_index(id_column)
 
 
 def _sub_folder(root: Path, names: Sequence[str]) -> Path | None:
@@ -220,8 +245,17 @@ def _sub_folder(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def _text(name: str) -> str:
-    """One spelling for names that look the same: some systems store accents as separate characters."""
-    return unicodedata.normalize("NFC", name)
+    """One spelling for names that look the same (some systems store accents as separate characters), always text."""
+    return unicodedata.normalize("NFC", readable(name))
+
+
+def readable(name: str) -> str:
+    """A file name as text that can be printed: bytes that are no UTF-8 become question marks."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _id(path: Path, root: Path) -> str:
+    return readable(path.relative_to(root).as_posix())
 
 
 def _listing(folder: Path) -> str:

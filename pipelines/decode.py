@@ -12,8 +12,9 @@ HEADER_BYTES = 1 << 17
 def decode_picture(data: tf.Tensor, size: tuple[int, int] | None = None) -> tf.Tensor:
     """Decode one encoded picture to uint8 [height, width, 3].
 
-    JPEG (grayscale, RGB, CMYK), PNG (1 to 16 bit, grayscale, palette, transparency), BMP, GIF (first picture) and WebP.
-    A JPEG's EXIF rotation is applied; transparent parts are laid on white; 16-bit values keep their upper 8 bits.
+    JPEG (grayscale, RGB, CMYK), PNG (1 to 16 bit, grayscale, palette), BMP (24 and 32 bit), GIF (first picture), WebP.
+    A JPEG's EXIF rotation is applied; what an opacity channel of a PNG or WebP shows through is white; 16-bit values
+    keep their upper 8 bits.
 
     Args:
         data: A scalar string tensor, the whole file.
@@ -22,13 +23,15 @@ def decode_picture(data: tf.Tensor, size: tuple[int, int] | None = None) -> tf.T
     Raises:
         tf.errors.InvalidArgumentError: The bytes are not such a picture, or are cut short.
     """
-    # The accurate method is what every other decoder computes; TensorFlow's default differs by up to 5 levels.
     picture = tf.case(
         [
             (_starts_with(data, b"\xff\xd8\xff"), lambda: _upright_jpeg(data)),
-            (_starts_with(data, b"\x89PNG"), lambda: _png_on_white(data)),
+            # Asked for 4 channels, TensorFlow fills in a wrong opacity for palettes of fewer than 256 colours; 0 asks
+            # for the file's own: grey, grey and opacity, colour, or colour and opacity.
+            (_starts_with(data, b"\x89PNG"), lambda: _on_white(tf.io.decode_png(data, channels=0))),
+            (_starts_with(data, b"BM"), lambda: _true_colour_bmp(data)),
         ],
-        default=lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+        default=lambda: _on_white(tf.io.decode_image(data, channels=0, expand_animations=False)),
     )
     picture = tf.ensure_shape(picture, [None, None, 3])
     return picture if size is None else resize(picture, size)
@@ -48,17 +51,25 @@ def _starts_with(data: tf.Tensor, magic: bytes) -> tf.Tensor:
     return tf.equal(tf.strings.substr(data, 0, len(magic)), magic)
 
 
-def _png_on_white(data: tf.Tensor) -> tf.Tensor:
-    # Asked for 4 channels, TensorFlow fills in a wrong opacity for palettes of fewer than 256 colours; 0 asks for the
-    # file's own: grey, grey and opacity, colour, or colour and opacity.
-    picture = tf.cast(tf.io.decode_png(data, channels=0), "int32")
+def _on_white(picture: tf.Tensor) -> tf.Tensor:
+    """From 1 (grey), 2 (grey, opacity), 3 (colour) or 4 (colour, opacity) channels to 3."""
+    picture = tf.cast(tf.ensure_shape(picture, [None, None, None]), "int32")
     channels = tf.shape(picture)[2]
     colour = tf.cond(channels < 3, lambda: tf.repeat(picture[..., :1], 3, axis=2), lambda: picture[..., :3])
     opacity = tf.cond(channels % 2 == 0, lambda: picture[..., -1:], lambda: tf.fill([1, 1, 1], 255))
     return tf.cast((colour * opacity + 255 * (255 - opacity) + 127) // 255, "uint8")
 
 
+def _true_colour_bmp(data: tf.Tensor) -> tf.Tensor:
+    # TensorFlow ignores the palette of a BMP, so one with a palette must be refused, not shown in wrong colours.
+    bits = tf.io.decode_raw(tf.strings.substr(data, 28, 1), "uint8")
+    true_colour = tf.debugging.assert_equal(tf.reduce_all((bits == 24) | (bits == 32)), True, "a BMP with a palette")
+    with tf.control_dependencies([true_colour] if true_colour is not None else []):
+        return tf.io.decode_bmp(data, channels=0)[..., :3]
+
+
 def _upright_jpeg(data: tf.Tensor) -> tf.Tensor:
+    # The accurate method is what every other decoder computes; TensorFlow's default differs by up to 5 levels.
     picture = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
     transposed = lambda: tf.transpose(picture, [1, 0, 2])  # noqa: E731
     return tf.switch_case(

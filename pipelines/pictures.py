@@ -38,7 +38,7 @@ def load_pictures(
     def read(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return index, decode(tf.io.read_file(path), size)
 
-    names = tf.constant([os.fspath(path) for path in paths], tf.string)
+    names = tf.constant([os.fsencode(path) for path in paths], tf.string)
     data = tf.data.Dataset.from_tensor_slices((tf.range(len(paths)), names))
     options = tf.data.Options()
     options.deterministic = False  # the index travels along, so the order may be whatever is quickest
@@ -63,7 +63,9 @@ def why_unreadable(path: os.PathLike[str] | str) -> str:
     try:
         decode_picture(tf.constant(data))
     except tf.errors.OpError:
-        known = data[:3] == b"\xff\xd8\xff" or data[:4] == b"\x89PNG"
+        if data[:2] == b"BM" and data[28:29] not in (b"\x18", b"\x20"):
+            return "a BMP with a palette is not supported; save it as PNG"
+        known = data[:8].startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8")) or data[8:12] == b"WEBP"
         return "the picture is damaged or cut short" if known else "not a JPEG, PNG, BMP, GIF or WebP picture"
     return "could not be resized"
 

@@ -137,19 +137,38 @@ def _lay_out_npz(path: Path) -> Path:
     target = cache_folder() / f"{path.stem}-{key}"
     with _made_once(target) as folder:
         if folder:
-            with np.load(path, allow_pickle=False) as arrays:
+            with _open_npz(path) as arrays:
                 missing = [name for name in ("x_train", "y_train") if name not in arrays]
                 if missing:
                     raise ValueError(f"{path} must hold x_train and y_train. Received: {', '.join(arrays.files)}.")
                 parts = {name: _flat(arrays.get(name)) for name in ("x_train", "y_train", "x_test", "y_test")}
             for pictures in (parts["x_train"], parts["x_test"]):
-                if pictures is not None and (pictures.dtype != np.uint8 or pictures.ndim not in (3, 4)):
+                if pictures is not None and (
+                    pictures.dtype != np.uint8 or (pictures.ndim, pictures.shape[3:]) not in ((3, ()), (4, (3,)))
+                ):
                     raise ValueError(
                         f"Pictures in {path} must be uint8 [N, height, width] or [N, height, width, 3]. "
                         f"Received: {pictures.dtype} {list(pictures.shape)}."
                     )
+            for part in ("train", "test"):
+                x, y = parts[f"x_{part}"], parts[f"y_{part}"]
+                if y is not None and (x is None or y.ndim != 1 or len(y) != len(x)):
+                    raise ValueError(
+                        f"y_{part} in {path} must be one class per picture. Received: {list(y.shape)} for "
+                        f"{'no' if x is None else len(x)} pictures."
+                    )
             write_competition(folder, parts["x_train"], parts["y_train"], parts["x_test"], parts["y_test"])
     return target
+
+
+def _open_npz(path: Path) -> Any:
+    try:
+        arrays = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a complete .npz file.") from error
+    if not hasattr(arrays, "files"):
+        raise ValueError(f"{path} holds a single array; expected x_train and y_train, as `numpy.savez` writes them.")
+    return arrays
 
 
 def _flat(array: Any) -> Any:

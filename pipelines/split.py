@@ -50,18 +50,54 @@ def split(
             )
         strata = _merge_smallest(joint[usable], most=held_out)
         pairs = list(StratifiedShuffleSplit(1, test_size=held_out, random_state=seed).split(usable, strata))
-    return [(np.sort(np.concatenate([usable[train], alone])), np.sort(usable[held])) for train, held in pairs]
+    return [_keep_classes(np.concatenate([usable[train], alone]), usable[held], labels) for train, held in pairs]
+
+
+def _keep_classes(train: np.ndarray, held_out: np.ndarray, labels: Mapping[str, np.ndarray]) -> Split:
+    """The same split, sorted, with one picture moved back to training of every class that training would lack."""
+    for values in labels.values():
+        for lost in np.setdiff1d(values[held_out], values[train]):
+            back = held_out[values[held_out] == lost][0]
+            train, held_out = np.append(train, back), held_out[held_out != back]
+    return np.sort(train), np.sort(held_out)
 
 
 def _split_groups(joint: np.ndarray, groups: np.ndarray, val: float, folds: int, seed: int) -> list[Split]:
-    parts = folds or round(1 / val)
-    found = len(np.unique(groups))
-    if found < parts:
-        raise ValueError(f"{found} groups cannot be divided into {parts} parts. Choose a larger `--val` fraction.")
-    if np.bincount(joint).max() < parts:
-        joint = np.zeros_like(joint)  # too few of every class to spread over the parts
-    pairs = _quietly(StratifiedGroupKFold(parts, shuffle=True, random_state=seed).split(joint, joint, groups))
-    return pairs if folds else pairs[:1]
+    names, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < max(folds, 2):
+        raise ValueError(f"{len(names)} groups cannot be divided into {max(folds, 2)} parts.")
+    if folds:
+        if np.bincount(joint).max() < folds:
+            joint = np.zeros_like(joint)  # too few of every class to spread over the parts
+        return _quietly(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(joint, joint, groups))
+    held_out = np.isin(group, _choose_groups(joint, group, sizes, val * len(joint), seed))
+    return [(np.flatnonzero(~held_out), np.flatnonzero(held_out))]
+
+
+def _choose_groups(joint: np.ndarray, group: np.ndarray, sizes: np.ndarray, wanted: float, seed: int) -> np.ndarray:
+    """Groups of about `wanted` pictures together, with labels like all pictures: the best of 200 random choices.
+
+    No group may make up more than a third of them, so that one odd group does not decide the score; where there are
+    not enough groups so small, a larger share is allowed.
+    """
+    generator = np.random.default_rng(seed)
+    joint = _merge_smallest(joint, most=100)
+    table = np.zeros((len(sizes), joint.max() + 1))
+    np.add.at(table, (group, joint), 1)
+    share = table.sum(axis=0) / len(joint)
+    for most in (wanted / 3, wanted / 2, wanted, np.inf):
+        eligible = np.flatnonzero(sizes <= most)
+        if sizes[eligible].sum() >= wanted:
+            break
+    best, best_distance = eligible[:1], np.inf
+    for _ in range(200):
+        order = generator.permutation(eligible)[: len(sizes) - 1]  # one group at least stays in training
+        chosen = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right")))]
+        counts = table[chosen].sum(axis=0)
+        distance = np.abs(counts - wanted * share).sum()
+        if distance < best_distance:
+            best, best_distance = chosen, distance
+    return best
 
 
 def _quietly(pairs: Iterable[Split]) -> list[Split]:
