@@ -218,7 +218,7 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
         return None if value is None else _typed(name, float, value)
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if type(value) is not kind:
+    if type(value) is not kind or kind is float:
         expected = (
             "two whole numbers"
             if kind == tuple[int, int]

@@ -1,7 +1,8 @@
 """Networks: Keras functional builders, found by name.
 
 >>> import kerascnn
->>> kerascnn.build("resnet9", (32, 32, 3), {"colour": 3, "shape": 5}).output_shape
+>>> model = kerascnn.build("resnet9", (32, 32, 3), {"colour": 3, "shape": 5})
+>>> {head: logits.shape for head, logits in model.output.items()}
 {'colour': (None, 3), 'shape': (None, 5)}
 """
 

@@ -99,8 +99,8 @@ def augment(pictures: tf.Tensor, uniform: tf.Tensor, operations: Sequence[Operat
 def smooth(labels: tf.Tensor, classes: int, amount: float) -> tf.Tensor:
     """One-hot float32 rows with 1 - e for the true class and e / (K - 1) for each other; zeros for `MISSING`.
 
-    >>> smooth(tf.constant([1]), 5, 0.2).numpy().round(2).tolist()
-    [[0.05, 0.8, 0.05, 0.05, 0.05]]
+    >>> smooth(tf.constant([1]), 5, 0.2).numpy().round(2)
+    array([[0.05, 0.8 , 0.05, 0.05, 0.05]], dtype=float32)
     """
     rest = amount / (classes - 1) if classes > 1 else 0.0
     rows = tf.one_hot(labels, classes, on_value=1.0 - amount if classes > 1 else 1.0, off_value=rest)

@@ -58,10 +58,8 @@ def colours(tmp_path: Path) -> Path:
 def kerascnn(*arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "apps.cli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300, **options
-    )
+    options = {"env": {**os.environ, "PYTHONPATH": str(ROOT)}, **options}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300, **options)
 
 
 @pytest.fixture(scope="session")

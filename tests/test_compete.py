@@ -15,6 +15,7 @@ import tensorflow as tf
 from conftest import ROOT, kerascnn, paint
 
 from apps import files
+from callbacks.snapshots import read_snapshot
 from kerascnn.export import read_metadata
 
 QUICK = ("--epochs", 3, "--batch-size", 8, "--precision", "float32", "--width", 0.125, "--image-size", 16)
@@ -248,20 +249,130 @@ def test_unwritable_output_is_an_error_before_training(run_cli, colours) -> None
 
 
 def test_full_disk_is_one_line_and_damages_nothing(colours, tmp_path) -> None:
-    """The system refuses files over 100 kB, as a full disk does: the checkpoint cannot be written."""
+    """The system refuses files over 700 kB, as a full disk does: snapshots fit, the checkpoint beside them does not."""
     import resource
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))
 
     process = kerascnn("compete", colours, *QUICK, "--out", "out", cwd=tmp_path, preexec_fn=limit)
     assert process.returncode == 2
-    assert "File too large" in process.stderr
+    assert "File too large. What is finished is kept; go on with: kerascnn compete" in process.stderr
     assert process.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("*unfinished*"))
+    best = read_snapshot(tmp_path / "out/checkpoints/1/best.npz")[1]
+    assert best["epoch"] == 0
     again = kerascnn("compete", colours, "--resume", "--out", "out", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "out/submission.csv").is_file()
+
+
+def test_unwritable_saved_models_folder_is_found_before_training(run_cli, colours) -> None:
+    process = run_cli("compete", colours, *QUICK, "--saved-models", "/proc/x", "--dry-run")
+    assert process.returncode == 2
+    assert process.stderr.startswith("kerascnn: error: /proc/x: cannot be written to")
+
+
+def test_unusable_answers_cost_nothing_but_the_score(run_cli, colours, tmp_path) -> None:
+    (colours / "answers.csv").write_text("image,colour\n000,red\n")
+    process = run_cli("compete", colours, *QUICK, "--epochs", 1, "--out", "out")
+    assert process.returncode == 0
+    assert "The answers have no column 'label', so it is not scored" in process.stderr
+    assert (tmp_path / "out/report.html").is_file()
+    assert "hidden_accuracy" not in json.loads((tmp_path / "out/result.json").read_text())["heads"]["label"]
+
+
+def test_class_only_in_the_test_part_is_said_when_scoring(run_cli, colours) -> None:
+    text = (colours / "answers.csv").read_text()
+    (colours / "answers.csv").write_text(text.replace("000,red", "000,violet"))
+    process = run_cli("compete", colours, *QUICK, "--epochs", 1)
+    assert "label: 'violet' occurs only in the test part, so it could not be predicted" in process.stderr
+
+
+def test_label_that_occurs_once_is_learnt_from_with_a_warning(run_cli, colours) -> None:
+    text = (colours / "train.csv").read_text()
+    (colours / "train.csv").write_text(text.replace("000,red", "000,violet"))
+    process = run_cli("compete", colours, *QUICK, "--dry-run")
+    assert process.returncode == 0
+    assert process.stderr == "warning: label: violet occurs once; it is learnt from, never validated.\n"
+
+
+def test_repeated_rows_of_the_test_table_stay_in_the_submission(run_cli, colours, tmp_path) -> None:
+    (colours / "test.csv").write_text("image\n003\n000\n003\n")
+    process = run_cli("compete", colours, *QUICK, "--epochs", 1, "--out", "out")
+    assert process.returncode == 0, process.stderr
+    assert pd.read_csv(tmp_path / "out/submission.csv", dtype=str)["image"].tolist() == ["003", "000", "003"]
+
+
+def test_diverged_training_is_one_line_and_publishes_nothing(run_cli, colours, tmp_path) -> None:
+    process = run_cli("compete", colours, *QUICK, "--lr", "1e30", "--out", "out")
+    assert process.returncode == 2
+    assert "The loss is not finite any more in epoch 1" in process.stderr
+    assert not (tmp_path / "saved_models/out").exists()
+
+
+def test_quiet_prints_nothing_and_debug_shows_the_traceback(run_cli, colours) -> None:
+    quiet = run_cli("compete", colours, *QUICK, "--epochs", 1, "--quiet")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    debug = run_cli("compete", "nowhere", "--debug")
+    assert "Traceback" in debug.stderr
+    assert "FileNotFoundError: There is no file or folder nowhere" in debug.stderr
+
+
+def test_terminal_shows_a_bar_with_the_time_left(colours, tmp_path) -> None:
+    import pty
+
+    master, terminal = pty.openpty()
+    command = [sys.executable, "-m", "apps.cli", "compete", colours, *QUICK, "--epochs", 2]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        list(map(str, command)), cwd=tmp_path, env=environment, stdout=terminal, stderr=subprocess.PIPE
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while part := os.read(master, 65536):
+            shown += part
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait() == 0, process.stderr.read()
+    text = shown.decode()
+    assert "decoding" in text
+    assert "training epoch 1 of 2 · loss" in text
+    assert "left" in text
+    assert "━" in text
+
+
+def test_lines_instead_of_a_bar_come_every_so_often(monkeypatch, capsys) -> None:
+    import apps.console
+
+    now = [100.0]
+    monkeypatch.setattr(apps.console.time, "monotonic", lambda: now[0])
+    with apps.console.Console().progress("training", 100) as bar:
+        for done in range(1, 101):
+            now[0] += 1.0
+            bar.update(done, "loss 1.5")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  training loss 1.5 15 of 100, 1 min 25 s left"
+    assert len(lines) == 6
+
+
+def test_a_run_belongs_to_one_process(tmp_path) -> None:
+    from apps import run_folder
+
+    (tmp_path / "recipe.json").write_text("{}")
+    code = (
+        "import sys, pathlib; from apps import run_folder\n"
+        "with run_folder.lock(pathlib.Path(sys.argv[1])): print('inside')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with run_folder.lock(tmp_path):
+        other = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+        )
+    assert "Another process is working in" in other.stderr
+    with run_folder.lock(tmp_path):  # free again
+        pass
 
 
 def start(colours: Path, out: Path, *more: object) -> subprocess.Popen[str]:
@@ -312,6 +423,7 @@ def test_killed_run_resumes_to_the_history_of_an_uninterrupted_one(colours, tmp_
     process.communicate()
     (tmp_path / "killed/checkpoints/1/.unfinished-1-last.npz").write_bytes(b"half a checkpoint")
     again = kerascnn("compete", colours, "--resume", "--out", "killed", cwd=tmp_path)
+    assert "training: going on after epoch" in again.stdout
     assert not list((tmp_path / "killed").rglob(".unfinished*"))
     assert again.returncode == 0, again.stderr
     histories = [pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("whole", "killed")]
@@ -337,13 +449,22 @@ def test_version(run_cli) -> None:
     assert run_cli("--version").stdout == "kerascnn 0.1.0\n"
 
 
-def test_every_option_is_explained(run_cli) -> None:
-    for command in ("compete", "predict"):
-        text = run_cli(command, "--help").stdout
-        for line in text.splitlines():
-            if line.startswith(("│ --", "│ *")):
-                assert len(line.strip("│ ").split("  ")) > 1, line
-    assert "--install-completion" in run_cli("--help").stdout
+def test_every_option_is_explained() -> None:
+    from typer.main import get_command
+
+    from apps.cli import app
+
+    for name, command in get_command(app).commands.items():
+        for parameter in command.params:
+            assert len(parameter.help or "") > 10, f"{name} {parameter.name}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion_names_the_commands(run_cli, shell) -> None:
+    variables = {"_KERASCNN_COMPLETE": f"complete_{shell}", "COMP_WORDS": "kerascnn com", "COMP_CWORD": "1"}
+    variables |= {"_TYPER_COMPLETE_ARGS": "kerascnn com", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    process = run_cli(env={**os.environ, **variables, "PYTHONPATH": str(ROOT)})
+    assert "compete" in process.stdout
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path) -> None:

@@ -66,16 +66,17 @@ def test_rows_without_file_and_files_without_row_are_counted(tmp_path) -> None:
     assert data.train["id"].tolist() == ["1", "2"]
     assert data.left_out == [
         "2 rows of train.csv without a picture (such as 3, 4)",
-        "2 picture files that no row names",
+        "2 picture files that no row names (such as train/8.png)",
     ]
 
 
 def test_repeated_ids_are_kept_once_and_contradictions_left_out(tmp_path) -> None:
-    rows = ["image,label", "1,a", "1,a", "2,b", "3,a", "3,b", "4,b"]
+    rows = ["image,label", "1,a", "1.png,a", "2,b", "3,a", "3.png,b", "4,b"]
     data = open_dataset(competition(tmp_path, rows, [f"train/{index}.png" for index in range(1, 5)]))
     assert data.train["id"].tolist() == ["1", "2", "4"]
-    assert "1 row of train.csv that repeat an earlier row (such as 1)" in data.left_out
-    assert "2 rows of train.csv with one id and different labels (such as 3, 3)" in data.left_out
+    assert "1 row of train.csv that repeat an earlier row (such as 1.png)" in data.left_out
+    assert "2 rows of train.csv with different labels for one picture (such as 3, 3.png)" in data.left_out
+    assert not any("no row names" in line for line in data.left_out)
 
 
 def test_missing_label_in_one_head_keeps_the_row(tmp_path) -> None:
@@ -93,10 +94,10 @@ def test_columns_are_worked_out_and_the_choice_is_explained(tmp_path) -> None:
     assert (data.id_column, data.targets, data.group_column) == ("image", ("label", "kids"), "sender_id")
     assert data.columns == [
         "image: names the picture",
-        "sender_id: group, never split between training and validation (4 values)",
         "price: not used (12 different values in 12 rows are no classes)",
         "label: target, 2 classes",
         "kids: target, 2 classes",
+        "sender_id: group, never split between training and validation (4 values; `--group none` for no groups)",
     ]
 
 
@@ -165,7 +166,7 @@ def test_class_folders_with_parts(tmp_path) -> None:
     assert data.classes == {"label": ["cat", "dog"]}
     assert data.train["part"].value_counts().to_dict() == {"train": 6, "val": 2}
     assert data.test["id"].tolist()[0] == "test/bird/0.png"
-    assert data.left_out == ["class 'bird' occurs only in the test part: it can never be predicted"]
+    assert data.left_out == []
     assert data.answers()["label"].tolist() == ["bird", "cat", "cat", "dog", "dog"]
 
 
@@ -173,7 +174,61 @@ def test_class_folders_without_parts(tmp_path) -> None:
     for label in COLOURS:
         paint(tmp_path / label / "0.png", COLOURS[label])
     data = open_dataset(tmp_path)
-    assert (sorted(data.train["label"]), data.test, data.answers) == (["blue", "green", "red"], None, None)
+    assert (sorted(data.labels["label"]), data.test, data.answers) == (["blue", "green", "red"], None, None)
+
+
+def test_val_and_test_folders_beside_the_classes_are_no_classes(tmp_path) -> None:
+    for name in ("cat/1.png", "dog/1.png", "val/cat/2.png", "test/3.png", "stray.png"):
+        paint(tmp_path / name, (1, 2, 3))
+    data = open_dataset(tmp_path)
+    assert data.classes == {"label": ["cat", "dog"]}
+    assert data.train["part"].tolist() == ["val", "train", "train"]
+    assert data.test["id"].tolist() == ["test/3.png"]
+    assert data.answers is None
+    assert data.left_out == ["1 picture file in no class folder (such as stray.png)"]
+
+
+def test_hidden_pictures_are_never_trained_on_even_without_a_test_table(tmp_path) -> None:
+    files = ["extra/1.png", "test/1.png", "test/2.png", "train/1.png", "train/2.png"]
+    data = open_dataset(competition(tmp_path, ["image,label", "1,a", "2,b"], files))
+    assert data.train["path"].tolist() == [tmp_path / "train/1.png", tmp_path / "train/2.png"]
+
+
+def test_a_bare_name_of_two_files_names_none(tmp_path) -> None:
+    files = ["masks/1.png", "pics/1.png", "pics/2.png", "pics/3.png"]
+    data = open_dataset(competition(tmp_path, ["image,label", "1,a", "2,b", "3,a"], files))
+    assert data.train["id"].tolist() == ["2", "3"]
+
+
+def test_columns_may_be_called_like_our_own(tmp_path) -> None:
+    rows = [
+        "image,id,path,part",
+        *[f"{index},{'ab'[index % 2]},{'xy'[index // 2 % 2]},z{index % 3}" for index in range(6)],
+    ]
+    root = competition(tmp_path, rows, [f"train/{index}.png" for index in range(6)])
+    data = open_dataset(root, targets=["id", "path", "part"])
+    assert data.classes == {"id": ["a", "b"], "path": ["x", "y"], "part": ["z0", "z1", "z2"]}
+    assert len(data.train) == 6
+
+
+def test_id_column_names_the_most_different_files(tmp_path) -> None:
+    """The labels 0, 1, 2 are names of files as well, and one picture is missing."""
+    rows = ["image,label", *[f"{index},{index % 3}" for index in range(9)], "9,0"]
+    data = open_dataset(competition(tmp_path, rows, [f"train/{index}.png" for index in range(9)]))
+    assert (data.id_column, data.targets) == ("image", ("label",))
+
+
+def test_another_name_of_the_label_is_no_group(tmp_path) -> None:
+    rows = ["image,label,label_id", *[f"{index},{'abc'[index % 3]},{index % 3}" for index in range(9)]]
+    data = open_dataset(competition(tmp_path, rows, [f"train/{index}.png" for index in range(9)]))
+    assert (data.group_column, data.targets) == (None, ("label",))
+
+
+def test_group_is_found_also_when_the_target_is_named_and_can_be_refused(tmp_path) -> None:
+    rows = ["image,sender_id,label", *[f"{index},{index % 4},{'ab'[index // 4 % 2]}" for index in range(12)]]
+    root = competition(tmp_path, rows, [f"train/{index}.png" for index in range(12)])
+    assert open_dataset(root, targets=["label"]).group_column == "sender_id"
+    assert open_dataset(root, targets=["label"], group="none").group_column is None
 
 
 def test_archive_is_unpacked_once_and_anew_when_it_changes(colours, tmp_path, cache) -> None:
@@ -207,7 +262,7 @@ def test_npz_is_laid_out_as_a_competition(tmp_path) -> None:
     x_train, x_test = (generator.integers(0, 256, (count, 8, 8, 1)).astype("uint8") for count in (6, 2))
     np.savez(tmp_path / "small.npz", x_train=x_train, y_train=[[0], [1], [0], [1], [0], [1]], x_test=x_test)
     data = open_dataset(tmp_path / "small.npz")
-    assert data.train["label"].tolist() == ["0", "1", "0", "1", "0", "1"]
+    assert data.labels["label"].tolist() == ["0", "1", "0", "1", "0", "1"]
     assert len(data.test) == 2
     assert data.answers is None
     np.savez(tmp_path / "float.npz", x_train=x_train / 255, y_train=np.zeros(6))
@@ -231,3 +286,21 @@ def test_digits_are_the_1797_of_scikit_learn() -> None:
 def test_hidden_answers_are_not_read_when_the_data_is_opened(colours) -> None:
     (colours / "answers.csv").write_bytes(b"\xff\xfe not to be read")
     assert open_dataset(colours).answers is not None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x_train": np.zeros((6, 8, 8), "uint8")}, "must hold x_train and y_train"),
+        ({"x_train": np.zeros((6, 8, 8), "uint8"), "y_train": np.zeros(5)}, r"\[5\] for 6 pictures"),
+        ({"x_train": np.zeros((6, 8, 8), "uint8"), "y_train": np.zeros((6, 3))}, "one class per picture"),
+        ({"x_train": np.zeros((6, 3, 8, 8), "uint8"), "y_train": np.zeros(6)}, "must be uint8"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, message) -> None:
+    np.savez(tmp_path / "wrong.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        open_dataset(tmp_path / "wrong.npz")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"not a complete \.npz"):
+        open_dataset(tmp_path / "empty.npz")

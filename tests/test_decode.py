@@ -64,6 +64,30 @@ def test_transparent_palette_colour_is_white() -> None:
     assert (data[np.asarray(picture) == 0] == 255).all()
 
 
+def test_transparent_parts_of_webp_lie_on_white() -> None:
+    white = Image.new("RGBA", noise("RGBA").size, "white")
+    expected = np.asarray(Image.alpha_composite(white, noise("RGBA")).convert("RGB")).astype(int)
+    data = encoded(noise("RGBA"), "WEBP", lossless=True, exact=True)
+    assert np.abs(decoded(data).astype(int) - expected).max() <= 1
+
+
+def test_bmp_with_a_palette_is_refused_rather_than_shown_in_wrong_colours(tmp_path) -> None:
+    (tmp_path / "a.bmp").write_bytes(encoded(noise().quantize(16), "BMP"))
+    _, errors = load_pictures([tmp_path / "a.bmp"], (9, 13))
+    assert errors == {0: "a BMP with a palette is not supported; save it as PNG"}
+
+
+def test_file_name_that_is_not_utf_8(tmp_path) -> None:
+    import os
+
+    path = os.fsencode(tmp_path) + b"/gr\xf6\xdfe.png"
+    with open(path, "wb") as file:
+        file.write(encoded(noise(), "PNG"))
+    pictures, errors = load_pictures([os.fsdecode(path)], (9, 13))
+    assert errors == {}
+    np.testing.assert_array_equal(pictures[0], np.asarray(noise()))
+
+
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "WEBP"])
 def test_other_formats(kind) -> None:
     picture = noise().quantize(16).convert("RGB")

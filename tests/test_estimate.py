@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.stats import betabinom
 
 from apps.estimate import design_effect, expect_accuracy
 
@@ -19,10 +18,11 @@ def test_interval_holds_the_hidden_score_19_times_in_20() -> None:
 
 
 def test_interval_is_the_beta_binomial_one() -> None:
-    # 45 of 50 right: Beta(45.5, 5.5) for the accuracy, 200 hidden pictures.
+    """Against drawing: an accuracy from Beta(45.5, 5.5) for 45 of 50 right, then 200 hidden pictures."""
     estimate = expect_accuracy([True] * 45 + [False] * 5, hidden=200)
-    exact = betabinom(200, 45.5, 5.5)
-    assert (estimate.low, estimate.high) == (exact.ppf(0.025) / 200, exact.ppf(0.975) / 200)
+    generator = np.random.default_rng(0)
+    drawn = generator.binomial(200, generator.beta(45.5, 5.5, size=200_000)) / 200
+    np.testing.assert_allclose([estimate.low, estimate.high], np.quantile(drawn, [0.025, 0.975]), atol=0.0051)
 
 
 def test_perfect_validation_does_not_promise_a_perfect_score() -> None:
@@ -50,6 +50,24 @@ def test_groups_widen_the_interval() -> None:
     correct = np.repeat(np.random.default_rng(0).random(40) < 0.7, 10)
     alone, grouped = expect_accuracy(correct, 1000), expect_accuracy(correct, 1000, np.arange(400) // 10)
     assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
+
+
+def test_interval_holds_with_few_unequal_groups() -> None:
+    """20 groups of 1 to 60 pictures, each with an accuracy of its own; hidden are 300 other groups of the kind."""
+    generator = np.random.default_rng(0)
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+        sizes = generator.integers(1, 61, count)
+        groups = np.repeat(np.arange(count), sizes)
+        return generator.random(len(groups)) < generator.beta(6, 3, count)[groups], groups
+
+    inside = []
+    for _ in range(400):
+        correct, groups = draw(20)
+        hidden = draw(300)[0]
+        estimate = expect_accuracy(correct, len(hidden), groups)
+        inside.append(estimate.low <= hidden.mean() <= estimate.high)
+    assert np.mean(inside) >= 0.9
 
 
 def test_nothing_can_be_expected_of_nothing() -> None:

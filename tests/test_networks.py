@@ -53,7 +53,7 @@ def test_first_layer_takes_raw_pixels_to_zero_mean_and_unit_variance() -> None:
 def test_head_names_may_be_any_text() -> None:
     heads = {"hair colour/tone": 3, "größe": 2, "pool": 5}
     model = kerascnn.build("resnet9", (16, 16, 3), heads, width=0.125)
-    assert {head: shape[1] for head, shape in model.output_shape.items()} == heads
+    assert {head: logits.shape[1] for head, logits in model.output.items()} == heads
 
 
 def test_unknown_network_error_names_near_ones() -> None:

@@ -79,6 +79,25 @@ def test_existing_output_is_replaced_only_when_asked(model, run_cli, pictures, t
     assert (tmp_path / "p.csv").read_text().startswith("id,label")
 
 
+def test_list_without_a_header_is_refused_rather_than_losing_a_picture(model, run_cli, pictures) -> None:
+    (pictures / "list.csv").write_text("a.png\nb.png\n")
+    process = run_cli("predict", model, pictures / "list.csv")
+    assert process.returncode == 2
+    assert "needs a header line" in process.stderr
+
+
+def test_an_empty_newer_version_does_not_hide_the_model(model, run_cli, pictures, tmp_path) -> None:
+    shutil.copytree(model, tmp_path / "copy")
+    (tmp_path / "copy" / "7").mkdir()
+    assert run_cli("predict", tmp_path / "copy", pictures / "a.png").returncode == 0
+
+
+def test_unwritable_output_is_an_error_before_any_work(model, run_cli, pictures) -> None:
+    process = run_cli("predict", model, pictures / "a.png", "--out", "no/such/p.csv")
+    assert process.returncode == 2
+    assert "There is no folder" in process.stderr
+
+
 @pytest.mark.parametrize(
     ("paths", "message"),
     [(("nowhere.png",), "There is no file or folder nowhere.png"), (("empty",), "There is no picture")],

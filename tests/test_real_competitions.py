@@ -21,7 +21,6 @@ def archive(name: str) -> Path:
 def test_cifar10_is_complete() -> None:
     data = open_dataset(archive("cifar10-blind.zip"))
     assert (len(data.train), len(data.test), data.left_out) == (45_000, 6_000, [])
-    assert data.train["label"].value_counts().nunique() <= 10
     assert data.classes["label"][:3] == ["airplane", "automobile", "bird"]
 
 

@@ -42,6 +42,14 @@ def test_what_was_chosen_is_kept() -> None:
         ({"val": 0.8}, "fraction up to 0.5"),
         ({"image_size": [4, 40]}, "at least 8 pixels"),
         ({"precision": "float16"}, "float32 or bfloat16"),
+        ({"flip": "no"}, "`flip` must be true or false. Received: flip='no'"),
+        ({"epochs": 1.5}, "`epochs` must be a whole number"),
+        ({"epochs": True}, "`epochs` must be a whole number"),
+        ({"rotation": float("nan")}, "`rotation` must be a number"),
+        ({"lr": float("inf")}, "`lr` must be a number"),
+        ({"zoom": -1}, "`zoom` must be 0 or more"),
+        ({"image_size": [16.5, 20]}, "`image_size` must be a whole number"),
+        ({"model": 5}, "`model` must be text"),
         ({"epochs": "many"}, "Received: epochs='many'"),
     ],
 )
@@ -56,7 +64,12 @@ def test_recipe_file_of_a_run_gives_the_same_recipe(tmp_path) -> None:
     recipe = resolve({"epochs": 7}, 45_000, (32, 32), [ANIMALS])
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps({"data": "x", "recipe": asdict(recipe)}))
-    assert resolve(load_choices(str(path)), 10, (300, 300), [NUMBERS]) == recipe
+    assert resolve(load_choices(str(path)), 40_000, (300, 300), [NUMBERS]) == recipe
+
+
+def test_rate_follows_the_batch_that_is_possible() -> None:
+    recipe = resolve({"batch_size": 100_000}, 512, (32, 32), [ANIMALS])
+    assert (recipe.batch_size, recipe.lr) == (512, pytest.approx(1.2))
 
 
 def test_unknown_recipe_error_lists_the_recipes(tmp_path) -> None:
@@ -70,8 +83,9 @@ def test_unknown_recipe_error_lists_the_recipes(tmp_path) -> None:
         load_choices(str(tmp_path / "text.json"))
 
 
-def test_resumed_run_refuses_another_recipe_and_says_where_it_differs(tmp_path) -> None:
-    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": {"epochs": 8, "seed": 0}}))
-    assert kept_choices(tmp_path, {"epochs": 8}) == {"epochs": 8, "seed": 0}
+def test_resumed_run_refuses_another_recipe_and_says_where_it_differs() -> None:
+    record = {"recipe": {"epochs": 8, "seed": 0, "batch_size": 60}, "choices": {"batch_size": 100}}
+    assert kept_choices(record, {"epochs": 8}) == record["recipe"]
+    assert kept_choices(record, {"batch_size": 100}) == record["recipe"]  # asked for again, clipped again
     with pytest.raises(ValueError, match="epochs is 8, asked for 10"):
-        kept_choices(tmp_path, {"epochs": 10, "seed": 0})
+        kept_choices(record, {"epochs": 10, "seed": 0})

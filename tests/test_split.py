@@ -29,6 +29,31 @@ def test_no_group_is_on_both_sides() -> None:
             assert not set(groups[train]) & set(groups[held_out])
 
 
+def test_one_large_group_does_not_decide_the_validation() -> None:
+    """As in real life: one sender has 400 of 1,000 pictures. Held out are about 100 pictures of many others."""
+    groups = np.concatenate([np.zeros(400, int), 1 + np.arange(600) // 10])
+    labels = {"label": np.random.default_rng(0).integers(0, 3, 1000)}
+    for seed in range(5):
+        ((train, held_out),) = split(labels, 0.1, groups=groups, seed=seed)
+        assert 90 <= len(held_out) <= 100
+        assert np.bincount(groups[held_out]).max() <= 34
+        share = np.bincount(labels["label"][held_out]) / len(held_out)
+        np.testing.assert_allclose(share, np.bincount(labels["label"]) / 1000, atol=0.06)
+        assert not set(groups[train]) & set(groups[held_out])
+
+
+def test_grouped_fraction_is_the_one_asked_for() -> None:
+    groups = np.arange(1000) // 5
+    for val in (0.1, 0.25, 0.4, 0.45):
+        ((_, held_out),) = split({"label": np.arange(1000) % 2}, val, groups=groups)
+        assert len(held_out) / 1000 == pytest.approx(val, abs=0.01)
+
+
+def test_few_groups_leave_one_to_train_on() -> None:
+    ((train, held_out),) = split(LABELS, 0.5, groups=np.repeat([0, 1], [95, 5]))
+    assert (len(train), len(held_out)) in ((95, 5), (5, 95))
+
+
 def test_nothing_is_held_out_for_zero() -> None:
     ((train, held_out),) = split(LABELS, 0)
     assert (len(train), len(held_out)) == (100, 0)
@@ -49,8 +74,12 @@ def test_heads_are_stratified_together() -> None:
 
 
 def test_more_classes_than_held_out_pictures_is_no_error() -> None:
-    ((train, held_out),) = split({"label": np.repeat(np.arange(40), 2)}, 0.1)
-    assert (len(train), len(held_out)) == (72, 8)
+    for seed in range(20):
+        labels = np.repeat(np.arange(40), 2)
+        ((train, held_out),) = split({"label": labels}, 0.1, seed=seed)
+        assert len(train) + len(held_out) == 80
+        assert len(held_out) >= 6
+        assert set(labels[train]) == set(range(40))  # no class is held out as a whole
 
 
 def test_same_seed_gives_the_same_split() -> None:
