@@ -35,7 +35,7 @@ class Console:
             yield Bar(self, what, total)
             return
         columns = (
-            TextColumn("{plan.description}"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -63,9 +63,8 @@ class Bar:
         if now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = (now - self._start) * (self._total - done) / max(done, 1)
-            self._console.say(
-                f"  {self._what} {note} {done:,} of {self._total:,}, {duration(left)} left".replace("  ", " ")
-            )
+            what = f"{self._what} {note}".rstrip()
+            self._console.say(f"  {what}, {done:,} of {self._total:,}, {duration(left)} left")
 
 
 def duration(seconds: float) -> str:

@@ -353,7 +353,7 @@ def test_lines_instead_of_a_bar_come_every_so_often(monkeypatch, capsys) -> None
             now[0] += 1.0
             bar.update(done, "loss 1.5")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "  training loss 1.5 15 of 100, 1 min 25 s left"
+    assert lines[0] == "  training loss 1.5, 15 of 100, 1 min 25 s left"
     assert len(lines) == 6
 
 
