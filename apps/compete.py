@@ -66,58 +66,54 @@ def compete(
     began = time.monotonic()
     if "model" in choices:
         lookup(choices["model"])
-    named: dict[str, Any] = {"targets": list(targets) if targets else None, "group": group, "id_column": id_column}
+    order = run_folder.Order(
+        data=source,
+        columns={"targets": list(targets) if targets else None, "group": group, "id_column": id_column},
+        choices=dict(choices),
+        saved_models=os.fspath(saved_models),
+        probabilities=probabilities,
+    )
+    run, fingerprint = out, None
     if resume:
         run = run_folder.find_interrupted(dataset_name(source), out)
-        record = run_folder.read_record(run)
-        choices = run_folder.kept_choices(record, choices)
-        named = run_folder.kept_columns(record, named)
-        saved_models, probabilities = Path(record["saved_models"]), probabilities or record["probabilities"]
-    else:
-        if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
-        run, record = out or Path("runs"), None
-    for folder in (run, saved_models):
+        order, fingerprint = run_folder.kept_order(run, order)
+    elif out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
+    for folder in (run or Path("runs"), Path(order.saved_models)):
         files.require_writable(folder)
-    plan = make_plan(pipelines.open_dataset(source, **named), choices, strict, console)
+    plan = make_plan(pipelines.open_dataset(source, **order.columns), order.choices, strict, console)
     print_plan(plan, console)
-    if record is not None and record["fingerprint"] != plan.fingerprint:
+    if fingerprint not in (None, plan.fingerprint):
         raise ValueError(f"The pictures or labels of {source} have changed since {run} was begun. Start a new run.")
     if dry_run:
         seconds = measure_seconds(plan.recipe, plan.data, [len(train_index) for train_index, _ in plan.splits])
         console.say(f"time      about {duration(seconds)} of training on this machine (measured on a few steps)")
         return None
-    if record is None:
+    if run is None or not resume:
         run = out or files.new_folder(Path("runs") / plan.competition.name)
         run.mkdir(parents=True, exist_ok=True)
-        record = {
-            "data": source,
-            "columns": named,
-            "choices": dict(choices),
-            "recipe": asdict(plan.recipe),
-            "saved_models": os.fspath(saved_models),
-            "probabilities": probabilities,
-            "fingerprint": plan.fingerprint,
-            "command": shlex.join(["kerascnn", *sys.argv[1:]]),
-            "versions": run_folder.package_versions(),
-        }
-        files.write_json(run / "recipe.json", record)
+        run_folder.write_record(run, order, asdict(plan.recipe), plan.fingerprint)
     console.say(f"run       {run}")
-    again = shlex.join(["kerascnn", "compete", source, "--resume", "--out", os.fspath(run)])
+    carry_out(plan, run, order, resume, console)
+    console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
+    return run
+
+
+def carry_out(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console) -> None:
+    """`finish`, alone in the run folder; whatever stops it is answered with the command that goes on."""
+    again = shlex.join(["kerascnn", "compete", order.data, "--resume", "--out", os.fspath(run)])
     with run_folder.lock(run):
         run_folder.remove_unfinished(run)
         try:
-            finish(plan, run, saved_models, probabilities, resume, console)
+            finish(plan, run, order, resume, console)
         except KeyboardInterrupt:
             console.warn(f"Stopped. {run_folder.best_snapshot(run)} Go on with: {again}")
             raise
         except OSError as error:
             raise OSError(f"{run_folder.describe(error)} What is finished is kept; go on with: {again}") from error
-    console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
-    return run
 
 
-def finish(plan: Plan, run: Path, saved_models: Path, probabilities: bool, resume: bool, console: Console) -> None:
+def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console) -> None:
     """Train all splits, then write everything a run consists of, the score last."""
     competition, recipe, data = plan.competition, plan.recipe, plan.data
     trained = []
@@ -140,13 +136,13 @@ def finish(plan: Plan, run: Path, saved_models: Path, probabilities: bool, resum
     submission, table = make_submission(plan, predicted)
     if len(submission):
         files.write_table(run / "submission.csv", submission)
-        if probabilities:
+        if order.probabilities:
             files.write_table(run / "probabilities.csv", table)
         console.say(f"wrote     {run / 'submission.csv'}, {len(submission):,} rows")
 
     with files.whole_file(run / "model.keras") as unfinished:
         trained[0].model.save(unfinished)
-    published, compared = publish(plan, classifier, predicted, saved_models / saved_model_name(plan, run))
+    published, compared = publish(plan, classifier, predicted, Path(order.saved_models) / saved_model_name(plan, run))
     console.say(f"wrote     {published}; in a separate process it gave the same answers for {compared:,} picture files")
 
     result = describe_result(plan, trained, estimates, published)

@@ -4,9 +4,12 @@ import csv
 import fcntl
 import json
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,26 @@ import apps
 from apps import files
 from apps.recipe import Choices, check_choices
 
-RECORDED = {"columns", "choices", "recipe", "saved_models", "probabilities", "fingerprint", "command"}
 PACKAGES = ("kerascnn", "tensorflow", "keras", "numpy")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asked for, as `recipe.json` keeps it.
+
+    Attributes:
+        data: The data set, as typed.
+        columns: "targets", "group" and "id_column", None where they were worked out.
+        choices: Fields of the recipe that were settled.
+        saved_models: Where the export goes.
+        probabilities: Whether probabilities.csv is wanted.
+    """
+
+    data: str
+    columns: dict[str, Any]
+    choices: dict[str, Any]
+    saved_models: str
+    probabilities: bool
 
 
 def find_interrupted(name: str, out: Path | None) -> Path:
@@ -34,7 +55,7 @@ def find_interrupted(name: str, out: Path | None) -> Path:
         return out
     runs = [
         path
-        for path in Path("runs").glob(f"{name}*")
+        for path in (Path("runs").iterdir() if Path("runs").is_dir() else ())
         if re.fullmatch(rf"{re.escape(name)}(-\d+)?", path.name)
         and (path / "recipe.json").is_file()
         and not (path / "result.json").is_file()
@@ -50,25 +71,57 @@ def remove_unfinished(run: Path) -> None:
         path.unlink()
 
 
+def write_record(run: Path, order: Order, recipe: Mapping[str, Any], fingerprint: str) -> None:
+    """recipe.json: everything needed to repeat the run, and to know a resumed one again."""
+    record = {
+        **asdict(order),
+        "recipe": dict(recipe),
+        "fingerprint": fingerprint,
+        "command": shlex.join(["kerascnn", *sys.argv[1:]]),
+        "versions": package_versions(),
+    }
+    files.write_json(run / "recipe.json", record)
+
+
 def read_record(run: Path) -> dict[str, Any]:
     """What `recipe.json` of a run says."""
+    path = run / "recipe.json"
     try:
-        record = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-        missing = RECORDED - set(record)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{run / 'recipe.json'} is damaged: {error}. Start a new run.") from error
-    if missing:
-        raise ValueError(f"{run / 'recipe.json'} is no record of a run: it lacks {', '.join(sorted(missing))}.")
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Start a new run.") from error
+    needed = {field.name for field in fields(Order)} | {"recipe", "fingerprint", "command"}
+    if not isinstance(record, dict) or not needed <= set(record):
+        raise ValueError(f"{path} is no record of a run. Start a new run.")
     return record
 
 
-def kept_choices(record: Mapping[str, Any], choices: Choices) -> Choices:
+def kept_order(run: Path, order: Order) -> tuple[Order, str]:
+    """The order a run was begun with, its recipe complete, and the fingerprint of its data.
+
+    Raises:
+        ValueError: `order` asks for something else; the message lists the differences.
+    """
+    record = read_record(run)
+    if differing := [name for name, value in order.columns.items() if value and value != record["columns"][name]]:
+        raise ValueError(f"A resumed run keeps its columns; {', '.join(differing)} differ. Start a new run.")
+    kept = replace(
+        order,
+        columns=record["columns"],
+        choices=kept_choices(record, order.choices),
+        saved_models=record["saved_models"],
+        probabilities=order.probabilities or record["probabilities"],
+    )
+    return kept, record["fingerprint"]
+
+
+def kept_choices(record: Mapping[str, Any], choices: Choices) -> dict[str, Any]:
     """The recipe a run was begun with, complete.
 
     Raises:
         ValueError: One of `choices` differs from it; the message lists the differences.
     """
-    kept, chosen = check_choices(record["recipe"]), check_choices(record["choices"])
+    kept, chosen = dict(check_choices(record["recipe"])), check_choices(record["choices"])
     differences = [
         f"{name} is {kept[name]}, asked for {value}"
         for name, value in choices.items()
@@ -76,14 +129,6 @@ def kept_choices(record: Mapping[str, Any], choices: Choices) -> Choices:
     ]
     if differences:
         raise ValueError(f"A resumed run keeps its recipe: {'; '.join(differences)}. Drop these options or start anew.")
-    return kept
-
-
-def kept_columns(record: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns a run was begun with; naming others is a `ValueError`."""
-    kept = record["columns"]
-    if differing := [name for name, value in named.items() if value and value != kept[name]]:
-        raise ValueError(f"A resumed run keeps its columns; {', '.join(differing)} differ. Start a new run.")
     return kept
 
 

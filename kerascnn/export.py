@@ -133,6 +133,9 @@ def new_version(model_folder: os.PathLike[str] | str) -> Iterator[tuple[Path, Pa
     parent.mkdir(parents=True, exist_ok=True)
     version = parent / str(max(versions(parent), default=0) + 1)
     unfinished = parent / f".unfinished-{version.name}-{os.getpid()}"
+    for left_over in parent.glob(".unfinished-*"):
+        if not Path("/proc", left_over.name.rsplit("-", 1)[-1]).exists() and Path("/proc/self").exists():
+            shutil.rmtree(left_over, ignore_errors=True)  # of an export that was killed
     try:
         unfinished.mkdir()
         yield unfinished, version

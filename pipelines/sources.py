@@ -8,12 +8,12 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from pipelines.arrays import read_arrays
 from pipelines.competition import Competition, read_class_folders, read_csv_competition
 
 EXPECTED = (
@@ -51,14 +51,14 @@ def open_dataset(
     if path.suffix.lower() == ".zip":
         path = _unpack(path)
     if path.suffix.lower() == ".npz":
-        path = _lay_out_npz(path)
+        path = _lay_out(path)
     if not path.is_dir():
         raise ValueError(f"{path} is not a data set. {EXPECTED}.")
     path = _inner_folder(path)
     if (path / "train.csv").is_file():
         return read_csv_competition(path, name, targets, group, id_column)
     if arrays := sorted(path.glob("*.npz")):
-        return read_csv_competition(_lay_out_npz(arrays[0]), name, targets, group, id_column)
+        return read_csv_competition(_lay_out(arrays[0]), name, targets, group, id_column)
     if group or id_column or (targets and list(targets) != ["label"]):
         raise ValueError(f"`--target`, `--group` and `--id` name columns of a train.csv, and {path} has none.")
     return read_class_folders(path, name)
@@ -118,64 +118,29 @@ def write_competition(
 
 def _unpack(archive: Path) -> Path:
     """Unpack a .zip once; a changed archive is unpacked anew."""
-    state = archive.stat()
-    key = hashlib.sha256(f"{archive.resolve()}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()[:12]
-    target = cache_folder() / f"{archive.stem}-{key}"
-    with _made_once(target) as folder:
+    with _made_once(_folder_for(archive)) as folder:
         if folder:
             try:
                 with zipfile.ZipFile(archive) as members:
                     members.extractall(folder)
             except (zipfile.BadZipFile, EOFError) as error:
                 raise ValueError(f"{archive} is not a complete .zip file: {error}.") from error
-    return target
+    return _folder_for(archive)
 
 
-def _lay_out_npz(path: Path) -> Path:
-    state = path.stat()
-    key = hashlib.sha256(f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()[:12]
-    target = cache_folder() / f"{path.stem}-{key}"
-    with _made_once(target) as folder:
+def _lay_out(archive: Path) -> Path:
+    """Lay the arrays of an .npz out as a competition once; a changed file anew."""
+    with _made_once(_folder_for(archive)) as folder:
         if folder:
-            with _open_npz(path) as arrays:
-                missing = [name for name in ("x_train", "y_train") if name not in arrays]
-                if missing:
-                    raise ValueError(f"{path} must hold x_train and y_train. Received: {', '.join(arrays.files)}.")
-                parts = {name: _flat(arrays.get(name)) for name in ("x_train", "y_train", "x_test", "y_test")}
-            for pictures in (parts["x_train"], parts["x_test"]):
-                if pictures is not None and (
-                    pictures.dtype != np.uint8 or (pictures.ndim, pictures.shape[3:]) not in ((3, ()), (4, (3,)))
-                ):
-                    raise ValueError(
-                        f"Pictures in {path} must be uint8 [N, height, width] or [N, height, width, 3]. "
-                        f"Received: {pictures.dtype} {list(pictures.shape)}."
-                    )
-            for part in ("train", "test"):
-                x, y = parts[f"x_{part}"], parts[f"y_{part}"]
-                if y is not None and (x is None or y.ndim != 1 or len(y) != len(x)):
-                    raise ValueError(
-                        f"y_{part} in {path} must be one class per picture. Received: {list(y.shape)} for "
-                        f"{'no' if x is None else len(x)} pictures."
-                    )
-            write_competition(folder, parts["x_train"], parts["y_train"], parts["x_test"], parts["y_test"])
-    return target
+            write_competition(folder, *read_arrays(archive))
+    return _folder_for(archive)
 
 
-def _open_npz(path: Path) -> Any:
-    try:
-        arrays = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a complete .npz file.") from error
-    if not hasattr(arrays, "files"):
-        raise ValueError(f"{path} holds a single array; expected x_train and y_train, as `numpy.savez` writes them.")
-    return arrays
-
-
-def _flat(array: Any) -> Any:
-    """Drop axes of length 1 behind the first: labels [N, 1] and grayscale pictures [N, height, width, 1]."""
-    if array is None or array.ndim < 2 or array.shape[-1] != 1:
-        return array
-    return array[..., 0]
+def _folder_for(archive: Path) -> Path:
+    """The folder in the cache for a file as it is now."""
+    state = archive.stat()
+    key = hashlib.sha256(f"{archive.resolve()}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()[:12]
+    return cache_folder() / f"{archive.stem}-{key}"
 
 
 @contextlib.contextmanager
