@@ -75,3 +75,19 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproce
 def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`kerascnn ARGUMENTS` in a process of its own, in the test's folder."""
     return lambda *arguments, **options: kerascnn(*arguments, **{"cwd": tmp_path, **options})
+
+
+@pytest.fixture
+def run_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`kerascnn ARGUMENTS` in this process, which has TensorFlow loaded already: for what ends before training."""
+    from apps.cli import main
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, *capfd.readouterr())
+
+    return run

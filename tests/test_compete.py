@@ -185,9 +185,9 @@ def test_training_on_everything_expects_nothing(run_cli, colours, tmp_path) -> N
     assert result["heads"]["label"]["hidden_accuracy"] > 0.5
 
 
-def test_dry_run_prints_the_plan_and_writes_nothing(run_cli, colours, tmp_path) -> None:
+def test_dry_run_prints_the_plan_and_writes_nothing(run_here, colours, tmp_path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    process = run_cli("compete", colours, *QUICK, "--dry-run")
+    process = run_here("compete", colours, *QUICK, "--dry-run")
     assert process.returncode == 0, process.stderr
     for part in (
         "60 labelled pictures",
@@ -208,10 +208,10 @@ def test_second_run_takes_a_new_folder_and_the_next_version(digits_run, run_cli,
     assert sorted(path.name for path in (tmp_path / "saved_models/colours").iterdir()) == ["1", "2"]
 
 
-def test_existing_output_folder_is_left_alone(run_cli, colours, tmp_path) -> None:
+def test_existing_output_folder_is_left_alone(run_here, colours, tmp_path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    process = run_cli("compete", colours, "--out", "mine")
+    process = run_here("compete", colours, "--out", "mine")
     assert process.returncode == 2
     assert process.stderr == ("kerascnn: error: mine exists. Choose another `--out`, or go on with it by `--resume`.\n")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
@@ -232,17 +232,17 @@ def test_existing_output_folder_is_left_alone(run_cli, colours, tmp_path) -> Non
         (("predict", "nowhere", "."), "There is no SavedModel in nowhere"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(run_cli, tmp_path, arguments, message) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(run_here, tmp_path, arguments, message) -> None:
     paint(tmp_path / "a.png", (1, 2, 3))
-    process = run_cli(*arguments)
+    process = run_here(*arguments)
     assert process.returncode == 2
     assert message in process.stderr
     assert process.stderr.startswith("kerascnn: error: ")
     assert process.stderr.count("\n") == 1
 
 
-def test_unwritable_output_is_an_error_before_training(run_cli, colours) -> None:
-    process = run_cli("compete", colours, *QUICK, "--out", "/proc/no/run")
+def test_unwritable_output_is_an_error_before_training(run_here, colours) -> None:
+    process = run_here("compete", colours, *QUICK, "--out", "/proc/no/run")
     assert process.returncode == 2
     assert process.stderr.startswith("kerascnn: error: /proc/no")
     assert "training" not in process.stdout
@@ -267,8 +267,8 @@ def test_full_disk_is_one_line_and_damages_nothing(colours, tmp_path) -> None:
     assert (tmp_path / "out/submission.csv").is_file()
 
 
-def test_unwritable_saved_models_folder_is_found_before_training(run_cli, colours) -> None:
-    process = run_cli("compete", colours, *QUICK, "--saved-models", "/proc/x", "--dry-run")
+def test_unwritable_saved_models_folder_is_found_before_training(run_here, colours) -> None:
+    process = run_here("compete", colours, *QUICK, "--saved-models", "/proc/x", "--dry-run")
     assert process.returncode == 2
     assert process.stderr.startswith("kerascnn: error: /proc/x: cannot be written to")
 
@@ -289,10 +289,10 @@ def test_class_only_in_the_test_part_is_said_when_scoring(run_cli, colours) -> N
     assert "label: 'violet' occurs only in the test part, so it could not be predicted" in process.stderr
 
 
-def test_label_that_occurs_once_is_learnt_from_with_a_warning(run_cli, colours) -> None:
+def test_label_that_occurs_once_is_learnt_from_with_a_warning(run_here, colours) -> None:
     text = (colours / "train.csv").read_text()
     (colours / "train.csv").write_text(text.replace("000,red", "000,violet"))
-    process = run_cli("compete", colours, *QUICK, "--dry-run")
+    process = run_here("compete", colours, *QUICK, "--dry-run")
     assert process.returncode == 0
     assert process.stderr == "warning: label: violet occurs once; it is learnt from, never validated.\n"
 
@@ -385,6 +385,8 @@ def start(colours: Path, out: Path, *more: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts background jobs with SIGINT ignored, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -445,8 +447,8 @@ def test_resume_refuses_changed_data_and_a_changed_recipe(run_cli, colours, tmp_
     assert (process.returncode, "have changed since" in process.stderr) == (2, True)
 
 
-def test_version(run_cli) -> None:
-    assert run_cli("--version").stdout == "kerascnn 0.1.0\n"
+def test_version(run_here) -> None:
+    assert run_here("--version").stdout == "kerascnn 0.1.0\n"
 
 
 def test_every_option_is_explained() -> None:

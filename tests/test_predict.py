@@ -46,8 +46,8 @@ def test_unreadable_pictures_are_named_and_do_not_stop_the_rest(model, run_cli, 
     assert lines[-1].endswith("%")
 
 
-def test_top_names_the_likeliest_classes_first(model, run_cli, pictures, tmp_path) -> None:
-    assert run_cli("predict", model, pictures / "a.png", "--top", 3, "--out", "p.csv").returncode == 0
+def test_top_names_the_likeliest_classes_first(model, run_here, pictures, tmp_path) -> None:
+    assert run_here("predict", model, pictures / "a.png", "--top", 3, "--out", "p.csv").returncode == 0
     (row,) = csv.DictReader((tmp_path / "p.csv").open())
     assert list(row) == [
         "id",
@@ -63,37 +63,37 @@ def test_top_names_the_likeliest_classes_first(model, run_cli, pictures, tmp_pat
     assert len({row["label"], row["label_2"], row["label_3"]}) == 3
 
 
-def test_rows_of_a_list_without_a_file_are_reported(model, run_cli, pictures, tmp_path) -> None:
+def test_rows_of_a_list_without_a_file_are_reported(model, run_here, pictures, tmp_path) -> None:
     (pictures / "list.csv").write_text("number,file\n1,a\n2,nothing\n3,größe/ü.png\n")
-    process = run_cli("predict", model, pictures / "list.csv", "--out", "p.csv")
+    process = run_here("predict", model, pictures / "list.csv", "--out", "p.csv")
     assert process.returncode == 1
     assert process.stderr == "warning: nothing: the list names no file of this name\n"
     assert pd.read_csv(tmp_path / "p.csv", dtype=str)["id"].tolist() == ["a", "größe/ü.png"]
 
 
-def test_existing_output_is_replaced_only_when_asked(model, run_cli, pictures, tmp_path) -> None:
+def test_existing_output_is_replaced_only_when_asked(model, run_here, pictures, tmp_path) -> None:
     (tmp_path / "p.csv").write_text("mine")
-    process = run_cli("predict", model, pictures / "a.png", "--out", "p.csv")
+    process = run_here("predict", model, pictures / "a.png", "--out", "p.csv")
     assert (process.returncode, (tmp_path / "p.csv").read_text()) == (2, "mine")
-    assert run_cli("predict", model, pictures / "a.png", "--out", "p.csv", "--overwrite").returncode == 0
+    assert run_here("predict", model, pictures / "a.png", "--out", "p.csv", "--overwrite").returncode == 0
     assert (tmp_path / "p.csv").read_text().startswith("id,label")
 
 
-def test_list_without_a_header_is_refused_rather_than_losing_a_picture(model, run_cli, pictures) -> None:
+def test_list_without_a_header_is_refused_rather_than_losing_a_picture(model, run_here, pictures) -> None:
     (pictures / "list.csv").write_text("a.png\nb.png\n")
-    process = run_cli("predict", model, pictures / "list.csv")
+    process = run_here("predict", model, pictures / "list.csv")
     assert process.returncode == 2
     assert "needs a header line" in process.stderr
 
 
-def test_an_empty_newer_version_does_not_hide_the_model(model, run_cli, pictures, tmp_path) -> None:
+def test_an_empty_newer_version_does_not_hide_the_model(model, run_here, pictures, tmp_path) -> None:
     shutil.copytree(model, tmp_path / "copy")
     (tmp_path / "copy" / "7").mkdir()
-    assert run_cli("predict", tmp_path / "copy", pictures / "a.png").returncode == 0
+    assert run_here("predict", tmp_path / "copy", pictures / "a.png").returncode == 0
 
 
-def test_unwritable_output_is_an_error_before_any_work(model, run_cli, pictures) -> None:
-    process = run_cli("predict", model, pictures / "a.png", "--out", "no/such/p.csv")
+def test_unwritable_output_is_an_error_before_any_work(model, run_here, pictures) -> None:
+    process = run_here("predict", model, pictures / "a.png", "--out", "no/such/p.csv")
     assert process.returncode == 2
     assert "There is no folder" in process.stderr
 
@@ -102,14 +102,14 @@ def test_unwritable_output_is_an_error_before_any_work(model, run_cli, pictures)
     ("paths", "message"),
     [(("nowhere.png",), "There is no file or folder nowhere.png"), (("empty",), "There is no picture")],
 )
-def test_missing_paths_are_an_error_before_any_work(model, run_cli, tmp_path, paths, message) -> None:
+def test_missing_paths_are_an_error_before_any_work(model, run_here, tmp_path, paths, message) -> None:
     (tmp_path / "empty").mkdir()
-    process = run_cli("predict", model, *paths)
+    process = run_here("predict", model, *paths)
     assert process.returncode == 2
     assert message in process.stderr
 
 
-def test_a_folder_that_is_no_saved_model_is_refused(run_cli, pictures) -> None:
-    process = run_cli("predict", pictures, pictures)
+def test_a_folder_that_is_no_saved_model_is_refused(run_here, pictures) -> None:
+    process = run_here("predict", pictures, pictures)
     assert process.returncode == 2
     assert "There is no SavedModel" in process.stderr

@@ -38,7 +38,7 @@ def test_clothing_is_understood_and_every_omission_is_counted() -> None:
     ]
 
 
-def test_clothing_strict_is_an_error(run_cli) -> None:
-    process = run_cli("compete", archive("clothing-blind.zip"), "--strict", "--dry-run")
+def test_clothing_strict_is_an_error(run_here) -> None:
+    process = run_here("compete", archive("clothing-blind.zip"), "--strict", "--dry-run")
     assert process.returncode == 2
     assert "`--strict` allows nothing to be left out, and 2 things would be" in process.stderr
