@@ -157,7 +157,7 @@ def _check_classes(data: Data, console: Console) -> None:
         if len(names) < 2:
             raise ValueError(f"Only one class of {head!r} is left: {names}. At least two are needed.")
         if once := [name for name, count in zip(names, counts, strict=True) if count == 1]:
-            console.warn(f"{head}: {', '.join(once)} occurs once; it is learnt from, never validated.")
+            console.warn(f"{head}: {', '.join(once)} occurs once: it cannot be both learnt and validated.")
 
 
 def _splits(competition: Competition, data: Data, groups: np.ndarray | None, recipe: Recipe) -> list[Split]:

@@ -86,7 +86,7 @@ def read_csv_competition(
         if missing := int(test["path"].isna().sum()):
             left_out.append(f"{_rows(missing)} of test.csv without a picture (predicted by class frequency)")
     if unnamed := [path for path in pictures if path not in named]:
-        left_out.append(f"{_files(len(unnamed))} that no row names (such as {unnamed[0].relative_to(root).as_posix()})")
+        left_out.append(f"{_files(len(unnamed))} that no row names (such as {_id(unnamed[0], root)})")
 
     answers_file = root / "answers.csv"
     return Competition(

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
+from pipelines.batches import MISSING
+
 Split = tuple[np.ndarray, np.ndarray]
 
 
@@ -14,7 +16,7 @@ def split(
 ) -> list[Split]:
     """Index pairs (train, validation), sorted: one for a fraction, k for k folds, one with nothing held out for 0.
 
-    A label that occurs once stays in training: held out, nothing could be learnt of it.
+    Without groups, a label that occurs once stays in training, where alone it is of use, and training has every class.
 
     Args:
         labels: For every head, N class numbers. The pictures are stratified by the heads together.
@@ -33,7 +35,7 @@ def split(
     if not folds and not 0 < val <= 0.5:
         raise ValueError(f"`val` is a fraction up to 0.5, a number of folds from 2 on, or 0. Received: val={val}.")
     if groups is not None:
-        return _split_groups(joint, groups, val, folds, seed)
+        return _split_groups(labels, joint, groups, val, folds, seed)
 
     single = np.bincount(joint)[joint] == 1
     usable, alone = everything[~single], everything[single]
@@ -56,13 +58,15 @@ def split(
 def _keep_classes(train: np.ndarray, held_out: np.ndarray, labels: Mapping[str, np.ndarray]) -> Split:
     """The same split, sorted, with one picture moved back to training of every class that training would lack."""
     for values in labels.values():
-        for lost in np.setdiff1d(values[held_out], values[train]):
+        for lost in np.setdiff1d(values[held_out], [*values[train], MISSING]):
             back = held_out[values[held_out] == lost][0]
             train, held_out = np.append(train, back), held_out[held_out != back]
     return np.sort(train), np.sort(held_out)
 
 
-def _split_groups(joint: np.ndarray, groups: np.ndarray, val: float, folds: int, seed: int) -> list[Split]:
+def _split_groups(
+    labels: Mapping[str, np.ndarray], joint: np.ndarray, groups: np.ndarray, val: float, folds: int, seed: int
+) -> list[Split]:
     names, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(names) < max(folds, 2):
         raise ValueError(f"{len(names)} groups cannot be divided into {max(folds, 2)} parts.")
@@ -70,21 +74,27 @@ def _split_groups(joint: np.ndarray, groups: np.ndarray, val: float, folds: int,
         if np.bincount(joint).max() < folds:
             joint = np.zeros_like(joint)  # too few of every class to spread over the parts
         return _quietly(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(joint, joint, groups))
-    held_out = np.isin(group, _choose_groups(joint, group, sizes, val * len(joint), seed))
+    held_out = np.isin(group, _choose_groups(labels, joint, group, sizes, val * len(joint), seed))
     return [(np.flatnonzero(~held_out), np.flatnonzero(held_out))]
 
 
-def _choose_groups(joint: np.ndarray, group: np.ndarray, sizes: np.ndarray, wanted: float, seed: int) -> np.ndarray:
+def _choose_groups(
+    labels: Mapping[str, np.ndarray], joint: np.ndarray, group: np.ndarray, sizes: np.ndarray, wanted: float, seed: int
+) -> np.ndarray:
     """Groups of about `wanted` pictures together, with labels like all pictures: the best of 200 random choices.
 
     No group may make up more than a third of them, so that one odd group does not decide the score; where there are
-    not enough groups so small, a larger share is allowed.
+    not enough groups so small, a larger share is allowed. A choice that takes a whole class from training is a bad one.
     """
     generator = np.random.default_rng(seed)
-    joint = _merge_smallest(joint, most=100)
-    table = np.zeros((len(sizes), joint.max() + 1))
-    np.add.at(table, (group, joint), 1)
-    share = table.sum(axis=0) / len(joint)
+    strata = _counts_by_group(_merge_smallest(joint, most=100), group)
+    classes = np.concatenate(
+        [
+            _counts_by_group(values[values != MISSING], group[values != MISSING], len(sizes))
+            for values in labels.values()
+        ],
+        axis=1,
+    )
     for most in (wanted / 3, wanted / 2, wanted, np.inf):
         eligible = np.flatnonzero(sizes <= most)
         if sizes[eligible].sum() >= wanted:
@@ -93,11 +103,19 @@ def _choose_groups(joint: np.ndarray, group: np.ndarray, sizes: np.ndarray, want
     for _ in range(200):
         order = generator.permutation(eligible)[: len(sizes) - 1]  # one group at least stays in training
         chosen = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right")))]
-        counts = table[chosen].sum(axis=0)
-        distance = np.abs(counts - wanted * share).sum()
+        distance = np.abs(strata[chosen].sum(axis=0) - wanted * strata.sum(axis=0) / len(joint)).sum()
+        distance += wanted * np.count_nonzero(classes[chosen].sum(axis=0) == classes.sum(axis=0))
         if distance < best_distance:
             best, best_distance = chosen, distance
     return best
+
+
+def _counts_by_group(values: np.ndarray, group: np.ndarray, groups: int | None = None) -> np.ndarray:
+    """How often each of the values that occur (a column each) occurs in each group (a row each)."""
+    found, column = np.unique(values, return_inverse=True)
+    table = np.zeros((groups or group.max() + 1, len(found)))
+    np.add.at(table, (group, column), 1)
+    return table
 
 
 def _quietly(pairs: Iterable[Split]) -> list[Split]:
@@ -115,5 +133,5 @@ def _joint_labels(labels: Mapping[str, np.ndarray]) -> np.ndarray:
 def _merge_smallest(joint: np.ndarray, most: int) -> np.ndarray:
     """At most `most` strata: the largest as they are, all others as one."""
     values, inverse, counts = np.unique(joint, return_inverse=True, return_counts=True)
-    smallest = np.argsort(counts, kind="stable")[: max(0, len(values) - most + 1) if len(values) > most else 0]
+    smallest = np.argsort(counts, kind="stable")[: len(values) - most + 1 if len(values) > most else 0]
     return np.where(np.isin(inverse, smallest), len(values), inverse)

@@ -91,6 +91,19 @@ def test_missing_label_has_no_weight_in_its_head_alone() -> None:
     assert y["label"].numpy()[1].tolist() == [0, 0, 0]
 
 
+def test_missing_label_has_no_weight_in_training() -> None:
+    labels = {"label": np.array([0, MISSING, 2, 1])}
+    data = make_train(numbered(4), labels, {"label": 3}, batch_size=4)
+    for x, _, weight in data.take(2):
+        np.testing.assert_array_equal(weight["label"], (x[:, 0, 0, 0] != 1).numpy())
+
+
+def test_training_sees_the_chosen_pictures_only() -> None:
+    labels = {"label": np.arange(10) % 3}
+    data = make_train(numbered(10), labels, {"label": 3}, batch_size=3, index=np.array([2, 5, 9]))
+    assert [sorted(batch) for batch in indices(data, 3)] == [[2, 5, 9]] * 3
+
+
 def test_smoothing_gives_the_rest_to_the_other_classes_only() -> None:
     # The course's form: 1 - e for the true class, e / (K - 1) for each other.
     np.testing.assert_allclose(smooth(tf.constant([2]), 4, 0.3).numpy(), [[0.1, 0.1, 0.7, 0.1]], rtol=1e-6)

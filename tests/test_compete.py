@@ -294,7 +294,7 @@ def test_label_that_occurs_once_is_learnt_from_with_a_warning(run_here, colours)
     (colours / "train.csv").write_text(text.replace("000,red", "000,violet"))
     process = run_here("compete", colours, *QUICK, "--dry-run")
     assert process.returncode == 0
-    assert process.stderr == "warning: label: violet occurs once; it is learnt from, never validated.\n"
+    assert process.stderr == "warning: label: violet occurs once: it cannot be both learnt and validated.\n"
 
 
 def test_repeated_rows_of_the_test_table_stay_in_the_submission(run_cli, colours, tmp_path) -> None:

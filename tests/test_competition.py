@@ -194,6 +194,12 @@ def test_hidden_pictures_are_never_trained_on_even_without_a_test_table(tmp_path
     assert data.train["path"].tolist() == [tmp_path / "train/1.png", tmp_path / "train/2.png"]
 
 
+def test_a_hidden_picture_never_stands_in_for_a_missing_one(tmp_path) -> None:
+    files = ["train/1.png", "train/2.png", "test/3.png"]
+    data = open_dataset(competition(tmp_path, ["image,label", "1,a", "2,b", "3,a"], files))
+    assert data.train["id"].tolist() == ["1", "2"]
+
+
 def test_a_bare_name_of_two_files_names_none(tmp_path) -> None:
     files = ["masks/1.png", "pics/1.png", "pics/2.png", "pics/3.png"]
     data = open_dataset(competition(tmp_path, ["image,label", "1,a", "2,b", "3,a"], files))

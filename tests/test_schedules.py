@@ -24,8 +24,9 @@ def test_cosine_cycle_is_half_way_in_the_middle_of_each_part() -> None:
 
 
 def test_rate_stays_at_its_final_value_after_the_last_step() -> None:
-    schedule = OneCycleSchedule(0.5, 20, final_factor=0.01)
-    np.testing.assert_allclose(rates(schedule, [19, 20, 1000]), [0.005] * 3, rtol=1e-5)
+    for curve in ("linear", "cosine"):
+        schedule = OneCycleSchedule(0.5, 20, final_factor=0.01, curve=curve)
+        np.testing.assert_allclose(rates(schedule, [19, 20, 1000]), [0.005] * 3, rtol=1e-5)
 
 
 def test_without_warmup_the_first_rate_is_the_highest() -> None:

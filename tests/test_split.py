@@ -30,8 +30,8 @@ def test_no_group_is_on_both_sides() -> None:
 
 
 def test_one_large_group_does_not_decide_the_validation() -> None:
-    """As in real life: one sender has 400 of 1,000 pictures. Held out are about 100 pictures of many others."""
-    groups = np.concatenate([np.zeros(400, int), 1 + np.arange(600) // 10])
+    """As in real life: one sender has 400 of 1,000 pictures, two have 90. Held out are about 100 of many others."""
+    groups = np.concatenate([np.zeros(400, int), np.repeat([1, 2], 90), 3 + np.arange(420) // 10])
     labels = {"label": np.random.default_rng(0).integers(0, 3, 1000)}
     for seed in range(5):
         ((train, held_out),) = split(labels, 0.1, groups=groups, seed=seed)
@@ -40,6 +40,15 @@ def test_one_large_group_does_not_decide_the_validation() -> None:
         share = np.bincount(labels["label"][held_out]) / len(held_out)
         np.testing.assert_allclose(share, np.bincount(labels["label"]) / 1000, atol=0.06)
         assert not set(groups[train]) & set(groups[held_out])
+
+
+def test_groups_that_alone_have_a_label_stay_in_training() -> None:
+    """Each of the first 10 of 40 groups has one picture of a class that no other group has."""
+    for seed in range(10):
+        labels = np.random.default_rng(seed).integers(0, 2, 400)
+        labels[:100:10] = 2 + np.arange(10)
+        ((train, _),) = split({"label": labels}, 0.3, groups=np.arange(400) // 10, seed=seed)
+        assert set(labels[train]) == set(range(12))
 
 
 def test_grouped_fraction_is_the_one_asked_for() -> None:
