@@ -23,8 +23,8 @@ from apps.submission import make_submission, predict_pictures, score_submission,
 from apps.training import Trained, keras_names, measure_seconds, train
 from kerascnn.export import Classifier, export_model, new_version
 from kerascnn.registry import lookup
-from pipelines.batches import MISSING
 from pipelines.decode import decode_picture, resize
+from pipelines.labels import MISSING
 from pipelines.sources import dataset_name
 
 CANARIES = 4  # examples with their answers that an exported model carries

@@ -4,25 +4,11 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
-
-@contextmanager
-def whole_file(path: os.PathLike[str] | str) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; when the block ends without an error, the file takes its name."""
-    path = Path(path)
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
-    try:
-        yield unfinished
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+from pipelines.whole_file import whole_file
 
 
 def write_text(path: os.PathLike[str] | str, text: str) -> None:

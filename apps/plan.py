@@ -10,8 +10,8 @@ import pandas as pd
 from apps.console import Console, duration
 from apps.recipe import Choices, Recipe, resolve
 from apps.training import Data, build_network
-from pipelines.batches import MISSING
 from pipelines.competition import Competition
+from pipelines.labels import MISSING
 from pipelines.pictures import choose_size, load_pictures, picture_sizes
 from pipelines.split import Split, split
 

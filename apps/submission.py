@@ -13,8 +13,8 @@ import pandas as pd
 from apps.console import Console
 from apps.plan import Plan
 from kerascnn.export import Classifier
-from pipelines.batches import MISSING
 from pipelines.competition import Competition
+from pipelines.labels import MISSING
 
 BATCH = 128
 LARGEST_DIFFERENCE = 1e-4  # of a probability, between the model in memory and the one reloaded elsewhere

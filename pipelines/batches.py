@@ -1,118 +1,213 @@
-"""Batches for `model.fit`: pictures in memory, shuffled and augmented as a pure function of (seed, epoch, index)."""
+"""Batches for `model.fit`, a pure function of (seed, epoch, picture), whether the pictures are in memory or on disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from pipelines.augment import Operation
+from pipelines.adapters import adapt
+from pipelines.labels import MISSING, SMOOTHINGS, check_labels, class_weights, example_weights, smooth
+from pipelines.mix import Mix, mix_labels
+from pipelines.operation import Operation
+from pipelines.randomness import example_seeds, fork
+from pipelines.stream import Pictures, Streamed
 
-MISSING = -1  # the label of a picture that has none for this head; its loss gets weight 0
+BALANCES = ("none", "weights", "sampling")
+ORDER, AUGMENTATION = range(2)  # what random numbers are for
 
 
 def make_train(
-    pictures: np.ndarray,
+    pictures: Pictures,
     labels: Mapping[str, np.ndarray],
     num_classes: Mapping[str, int],
     *,
     batch_size: int,
     index: np.ndarray | None = None,
-    augmentation: Sequence[Operation] = (),
+    augmentation: Sequence[Any] = (),
     label_smoothing: float = 0.0,
+    smoothing: str = "others",
+    balance: str = "none",
     seed: int = 0,
     first_epoch: int = 0,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
     """Endless training batches `(x, {head: y}, {head: weight})`, `len(index) // batch_size` of them an epoch.
 
+    x is float32 [batch, height, width, channels] in [0, 255], y float32 [batch, classes], weight float32 [batch].
+
     Args:
-        pictures: uint8 [N, height, width, channels].
+        pictures: uint8 [N, height, width, channels], or `stream.Streamed`; the batches are the same.
         labels: For every head, N class numbers, or `MISSING`.
         num_classes: For every head, how many classes there are.
         batch_size: Pictures in a batch; the remainder of an epoch is left out, another one in each epoch.
         index: Which of the pictures to train on; None for all.
-        augmentation: Operations, applied in this order.
-        label_smoothing: e: the true class gets 1 - e, each other class e / (K - 1).
+        augmentation: Operations of `pipelines.augment` and whatever `augment.adapt` takes, applied in this order;
+            mixtures come last.
+        label_smoothing: e; see `labels.smooth`.
+        smoothing: "others" or "all"; see `labels.smooth`.
+        balance: "weights" weighs the loss of each class by N / (K n), for each head on its own; "sampling" draws
+            pictures of rare classes more often (over several heads, by the mean of these weights); "none".
         seed: Order and augmentation are a function of it, of the epoch and of the picture's place in `index` alone.
         first_epoch: Where to start, for a training that goes on.
+        first_step: The first batch of that epoch; those before it are skipped without being made.
 
     Raises:
-        ValueError: `batch_size` exceeds the number of pictures, or lengths differ.
+        ValueError: `batch_size` exceeds the number of pictures, lengths differ, or a name is not known.
     """
-    _check_lengths(len(pictures), labels)
+    check_labels(len(pictures), labels, num_classes)
     chosen = np.arange(len(pictures)) if index is None else np.asarray(index)
-    count = len(chosen)
-    if not 0 < batch_size <= count:
-        raise ValueError(f"`batch_size` must lie between 1 and the {count} pictures. Received: {batch_size}.")
-    numbers = sum(operation.numbers for operation in augmentation)
-    memory, places = tf.constant(pictures), tf.constant(chosen, "int64")
-    targets = {head: tf.constant(values, "int32") for head, values in labels.items()}
+    if not 0 < batch_size <= len(chosen):
+        raise ValueError(f"`batch_size` must lie between 1 and the {len(chosen)} pictures. Received: {batch_size}.")
+    for name, value, known in (("balance", balance, BALANCES), ("smoothing", smoothing, SMOOTHINGS)):
+        if value not in known:
+            raise ValueError(f"`{name}` must be one of {', '.join(known)}. Received: {name}={value!r}.")
+    operations, mixes = _in_order(augmentation)
+    chosen_labels = {head: values[chosen] for head, values in labels.items()}
+    shares = example_weights(chosen_labels, num_classes) if balance == "sampling" else None
+    targets = _targets(chosen_labels, num_classes, balance == "weights")
 
-    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=_key(seed, epoch, 0))
-        uniform = tf.random.stateless_uniform([count, numbers], seed=_key(seed, epoch, 1))
-        shuffled = tf.data.Dataset.from_tensor_slices((tf.gather(places, order), tf.gather(uniform, order)))
-        return shuffled.batch(batch_size, drop_remainder=True)
+    def epoch_order(epoch: tf.Tensor) -> tf.data.Dataset:
+        places, copies = _order(len(chosen), shares, seed, epoch)
+        # A picture that is drawn twice is augmented twice.
+        seeds = fork(example_seeds(seed, epoch, places + len(chosen) * copies), AUGMENTATION)
+        skipped, steps = tf.where(epoch == first_epoch, first_step, 0), len(chosen) // batch_size
+        batches = tf.reshape(places[: steps * batch_size], [steps, batch_size])
+        batch_seeds = tf.reshape(seeds[: steps * batch_size], [steps, batch_size, 3])
+        return tf.data.Dataset.from_tensor_slices((batches[skipped:], batch_seeds[skipped:]))
 
-    def to_batch(index: tf.Tensor, uniform: tf.Tensor) -> tuple:
-        x = augment(tf.gather(memory, index), uniform, augmentation)
+    def finish(x: tf.Tensor, readable: tf.Tensor, places: tf.Tensor, seeds: tf.Tensor, applied: int = 0) -> tuple:
+        x = _augment(x, seeds, operations, applied)
         y, weight = {}, {}
-        for head, values in targets.items():
-            label = tf.gather(values, index)
-            y[head] = smooth(label, num_classes[head], label_smoothing)
-            weight[head] = tf.cast(label != MISSING, "float32")
+        for head, (values, weights) in targets.items():
+            y[head] = smooth(tf.gather(values, places), num_classes[head], label_smoothing, smoothing)
+            weight[head] = tf.gather(weights, places) * tf.cast(readable, "float32")
+        for number, mix in enumerate(mixes, start=len(operations)):
+            x, kept = mix.apply(x, mix.draw(fork(seeds, number), tuple(x.shape[1:])))
+            y, weight = mix_labels(y, weight, kept)
         return tf.cast(x, "float32"), y, weight
 
-    # Shuffled epoch by epoch (one epoch's pictures end before the next begin), batched before augmenting (every
-    # operation is vectorised), prefetched so that the next batch is made while the network computes.
-    epochs = tf.data.Dataset.range(first_epoch, 2**31)
-    return epochs.flat_map(one_epoch).map(to_batch, num_parallel_calls=1).prefetch(2)
+    # The order of the steps, and why:
+    # 1. an epoch's order, epoch after epoch, so that no epoch begins before every picture of the last was used;
+    # 2. read and decode (gather, for pictures in memory) by that order: random access makes any step reachable;
+    # 3. batch before augmenting, since every operation works on a whole batch at once;
+    # 4. operations on single pictures, as uint8, which is a quarter of the memory traffic of float32;
+    # 5. one-hot and smoothed labels, weights; then mixtures, which need both finished;
+    # 6. float32 at the very end, and the next batches are made while the network computes.
+    order = tf.data.Dataset.range(first_epoch, 2**31).flat_map(epoch_order)
+    if isinstance(pictures, Streamed):
+        data = _stream(pictures, chosen, order, operations, batch_size, finish)
+    else:
+        memory, places_of = tf.constant(pictures), tf.constant(chosen, "int64")
+
+        def from_memory(places: tf.Tensor, seeds: tf.Tensor) -> tuple:
+            x = tf.gather(memory, tf.gather(places_of, places))
+            return finish(x, tf.ones([batch_size], tf.bool), places, seeds)
+
+        data = order.map(from_memory, num_parallel_calls=1)
+    return data.prefetch(2)
 
 
 def make_eval(
-    pictures: np.ndarray,
+    pictures: Pictures,
     labels: Mapping[str, np.ndarray] | None = None,
     num_classes: Mapping[str, int] | None = None,
     *,
     batch_size: int = 256,
 ) -> tf.data.Dataset:
     """Every picture once and in order, as `x` or, with labels, `(x, {head: y}, {head: weight})`."""
-    data = tf.data.Dataset.from_tensor_slices(pictures).batch(batch_size).map(lambda x: tf.cast(x, "float32"))
-    if labels is not None and num_classes is not None:
-        _check_lengths(len(pictures), labels)
-        y = {head: smooth(tf.constant(values, "int32"), num_classes[head], 0.0) for head, values in labels.items()}
-        weight = {head: (values != MISSING).astype("float32") for head, values in labels.items()}
-        data = tf.data.Dataset.zip((data, tf.data.Dataset.from_tensor_slices((y, weight)).batch(batch_size)))
-        data = data.map(lambda x, answers: (x, *answers))
-    return data.prefetch(2)
+    if isinstance(pictures, Streamed):
+        data = pictures.read(tf.data.Dataset.range(len(pictures)))
+    else:
+        data = tf.data.Dataset.from_tensor_slices((pictures, np.ones(len(pictures), bool)))
+    data = data.batch(batch_size).map(lambda x, readable: (tf.cast(x, "float32"), readable))
+    if labels is None or num_classes is None:
+        return data.map(lambda x, readable: x).prefetch(2)
+    check_labels(len(pictures), labels, num_classes)
+    targets = _targets(labels, num_classes, balanced=False)
+    y = {head: smooth(values, num_classes[head], 0.0) for head, (values, _) in targets.items()}
+    weight = {head: weights for head, (_, weights) in targets.items()}
+    answers = tf.data.Dataset.from_tensor_slices((y, weight)).batch(batch_size)
+
+    def join(data: tuple[tf.Tensor, tf.Tensor], answers: tuple[dict, dict]) -> tuple:
+        (x, readable), (y, weight) = data, answers
+        return x, y, {head: values * tf.cast(readable, "float32") for head, values in weight.items()}
+
+    return tf.data.Dataset.zip((data, answers)).map(join).prefetch(2)
 
 
-def augment(pictures: tf.Tensor, uniform: tf.Tensor, operations: Sequence[Operation]) -> tf.Tensor:
-    """Apply the operations in order, each with its own columns of `uniform` [batch, numbers]."""
-    column = 0
-    for operation in operations:
-        choice = operation.draw(uniform[:, column : column + operation.numbers])
+def _in_order(augmentation: Sequence[Any]) -> tuple[list[Operation], list[Mix]]:
+    """The operations on single pictures and the mixtures, which must come last."""
+    steps = [adapt(step) for step in augmentation]
+    mixes = [step for step in steps if isinstance(step, Mix)]
+    if any(isinstance(step, Mix) for step in steps[: len(steps) - len(mixes)]):
+        raise ValueError(
+            "`mixup` and `cutmix` must come after the operations on single pictures. Received: "
+            f"{', '.join(step.name for step in steps)}."
+        )
+    return [step for step in steps if isinstance(step, Operation)], mixes
+
+
+def _augment(pictures: tf.Tensor, seeds: tf.Tensor, operations: Sequence[Operation], applied: int) -> tf.Tensor:
+    """Apply the operations in order, each with random numbers of its own, leaving out the first `applied`."""
+    for number, operation in enumerate(operations[applied:], start=applied):
+        choice = operation.draw(fork(seeds, number), tuple(pictures.shape[1:]))
         pictures = operation.apply(pictures, choice)
-        column += operation.numbers
     return pictures
 
 
-def smooth(labels: tf.Tensor, classes: int, amount: float) -> tf.Tensor:
-    """One-hot float32 rows with 1 - e for the true class and e / (K - 1) for each other; zeros for `MISSING`.
+def _order(count: int, shares: np.ndarray | None, seed: int, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The places [count] of an epoch in order, and how often each has come before in the same epoch.
 
-    >>> smooth(tf.constant([1]), 5, 0.2).numpy().round(2)
-    array([[0.05, 0.8 , 0.05, 0.05, 0.05]], dtype=float32)
+    With `shares` (mean 1), a picture of share s comes floor(s) or ceil(s) times: evenly spaced points, moved by one
+    random number, on a line on which every picture takes up its share (systematic sampling).
     """
-    rest = amount / (classes - 1) if classes > 1 else 0.0
-    rows = tf.one_hot(labels, classes, on_value=1.0 - amount if classes > 1 else 1.0, off_value=rest)
-    return tf.where((labels == MISSING)[:, None], 0.0, rows)
+    shuffle = fork(example_seeds(seed, epoch, [-1]), ORDER)[0]
+    places = tf.range(count, dtype="int64")
+    copies = tf.zeros([count], "int64")
+    if shares is not None:
+        ends = tf.constant(np.cumsum(shares) / np.sum(shares) * count)
+        start = tf.cast(tf.cast(shuffle[2], "float32") * 2.0**-32, "float64")
+        points = tf.cast(places, "float64") + start
+        places = tf.searchsorted(ends, tf.minimum(points, ends[-1] - 1e-9), side="right", out_type="int64")
+        copies = tf.range(count, dtype="int64") - tf.searchsorted(places, places, side="left", out_type="int64")
+    order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=tf.bitcast(shuffle[:2], "int32"))
+    return tf.gather(places, order), tf.gather(copies, order)
 
 
-def _key(seed: int, epoch: tf.Tensor, purpose: int) -> tf.Tensor:
-    """A seed for the stateless random functions, different for every (seed, epoch, purpose)."""
-    return tf.stack([tf.cast(seed, "int64") * 2 + purpose, tf.cast(epoch, "int64")])
-
-
-def _check_lengths(count: int, labels: Mapping[str, np.ndarray]) -> None:
+def _targets(
+    labels: Mapping[str, np.ndarray], num_classes: Mapping[str, int], balanced: bool
+) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+    """For every head its labels and the weights of its examples in the loss: 0 for a missing label."""
+    targets = {}
     for head, values in labels.items():
-        if len(values) != count:
-            raise ValueError(f"Head {head!r} has {len(values)} labels for {count} pictures; the numbers must be equal.")
+        known = (values != MISSING).astype("float32")
+        if balanced:
+            known *= class_weights(values, num_classes[head])[np.maximum(values, 0)]
+        targets[head] = (tf.constant(values, "int32"), tf.constant(known, "float32"))
+    return targets
+
+
+def _stream(
+    pictures: Streamed,
+    chosen: np.ndarray,
+    order: tf.data.Dataset,
+    operations: Sequence[Operation],
+    batch_size: int,
+    finish: Callable[..., tuple],
+) -> tf.data.Dataset:
+    """Batches of pictures on disk; what the first operation does not need of a picture is not decoded."""
+    places_of = tf.constant(chosen, "int64")
+    places = order.map(lambda places, seeds: tf.gather(places_of, places)).unbatch()
+    first = operations[0] if operations and operations[0].from_window else None
+    if first is None:
+        decoded = pictures.read(places)
+    else:
+        windows = order.map(lambda places, seeds: first.draw(fork(seeds, 0), (*pictures.size, 3))).unbatch()
+        decoded = pictures.read(places, windows, first.from_window)
+
+    def to_batch(decoded: tuple[tf.Tensor, tf.Tensor], drawn: tuple[tf.Tensor, tf.Tensor]) -> tuple:
+        return finish(*decoded, *drawn, applied=1 if first else 0)
+
+    decoded = decoded.batch(batch_size, drop_remainder=True)
+    return tf.data.Dataset.zip((decoded, order)).map(to_batch, num_parallel_calls=1)

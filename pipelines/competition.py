@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.columns import assign_columns, require_column
+from pipelines.encoded import Encoded
 from pipelines.table import read_table
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -22,7 +23,8 @@ class Competition:
 
     Attributes:
         name: Short name, used for folders.
-        train: One row a labelled picture: "id", "path", "group" (or ""), "part" ("train" or "val").
+        train: One row a labelled picture: "id", "path", "group" (or ""), "part" ("train" or "val"); for pictures in
+            shards also "start", "length" and "checksum".
         labels: The same rows: a column of class names for every target, "" where a label is missing.
         test: "id" and "path" (None where there is no file), the rows and the order of test.csv; None without a test.
         id_column: The header of the id column in the submission.
@@ -31,6 +33,7 @@ class Competition:
         left_out: What was left out and why, a line each.
         answers: Reads the hidden labels: a column for every target, the ids as index; None where there are none. Not
             to be called before the submission is written.
+        verified: Whether every picture was decoded when its checksum was taken.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Competition:
     columns: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     answers: Callable[[], pd.DataFrame] | None = None
+    verified: bool = False
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -52,6 +56,14 @@ class Competition:
     def classes(self) -> dict[str, list[str]]:
         """For every target its class names, sorted; the position of a name is its class number."""
         return {target: sorted(set(self.labels[target]) - {""}) for target in self.targets}
+
+
+def encoded_pictures(table: pd.DataFrame) -> Encoded:
+    """Where the pictures of some rows of `Competition.train` or `.test` lie, which must all have one."""
+    files = Encoded.files(table["path"].tolist())
+    if "start" not in table.columns:
+        return files
+    return Encoded(files.paths, *(table[column].to_numpy("int64") for column in ("start", "length", "checksum")))
 
 
 def read_csv_competition(

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 # The header is searched for the orientation; cameras write it into the first segment, which holds 64 KiB at most.
 HEADER_BYTES = 1 << 17
+MARGIN = 8  # pixels decoded around a window of a JPEG
 
 
 def decode_picture(data: tf.Tensor, size: tuple[int, int] | None = None) -> tf.Tensor:
@@ -23,9 +24,46 @@ def decode_picture(data: tf.Tensor, size: tuple[int, int] | None = None) -> tf.T
     Raises:
         tf.errors.InvalidArgumentError: The bytes are not such a picture, or are cut short.
     """
-    picture = tf.case(
+    # JPEG first and alone: every operation of a branch that is not taken still costs some microseconds.
+    picture = tf.cond(_starts_with(data, b"\xff\xd8\xff"), lambda: _upright_jpeg(data), lambda: _decode_others(data))
+    picture = tf.ensure_shape(picture, [None, None, 3])
+    if size is None:
+        return picture
+    fits = tf.reduce_all(tf.shape(picture)[:2] == size)
+    return tf.ensure_shape(tf.cond(fits, lambda: picture, lambda: resize(picture, size)), [*size, 3])
+
+
+def decode_window(data: tf.Tensor, size: tuple[int, int], window: tf.Tensor) -> tf.Tensor:
+    """A window of `decode_picture(data, size)`, the same bit by bit; of an upright JPEG of that size only it is decoded.
+
+    Args:
+        data: A scalar string tensor, the whole file.
+        size: (height, width) of the picture.
+        window: Top, left, height, width within it: int32 [4].
+    """
+    top, left, height, width = tf.unstack(window)
+
+    def whole() -> tf.Tensor:
+        return decode_picture(data, size)[top : top + height, left : left + width]
+
+    def part() -> tf.Tensor:
+        # Colours are stored at half the resolution: without their neighbours the window's outermost pixels differ.
+        above, beside = tf.minimum(top, MARGIN), tf.minimum(left, MARGIN)
+        below, behind = tf.minimum(size[0] - top - height, MARGIN), tf.minimum(size[1] - left - width, MARGIN)
+        larger = tf.stack([top - above, left - beside, height + above + below, width + beside + behind])
+        decoded = tf.io.decode_and_crop_jpeg(data, larger, channels=3, dct_method="INTEGER_ACCURATE")
+        return decoded[above : above + height, beside : beside + width]
+
+    def fits() -> tf.Tensor:
+        return ~_may_hold_exif(data) & tf.reduce_all(tf.io.extract_jpeg_shape(data)[:2] == size)
+
+    partly = tf.cond(_starts_with(data, b"\xff\xd8\xff"), fits, lambda: tf.constant(False))
+    return tf.ensure_shape(tf.cond(partly, part, whole), [None, None, 3])
+
+
+def _decode_others(data: tf.Tensor) -> tf.Tensor:
+    return tf.case(
         [
-            (_starts_with(data, b"\xff\xd8\xff"), lambda: _upright_jpeg(data)),
             # Asked for 4 channels, TensorFlow fills in a wrong opacity for palettes of fewer than 256 colours; 0 asks
             # for the file's own: grey, grey and opacity, colour, or colour and opacity.
             (_starts_with(data, b"\x89PNG"), lambda: _on_white(tf.io.decode_png(data, channels=0))),
@@ -33,8 +71,6 @@ def decode_picture(data: tf.Tensor, size: tuple[int, int] | None = None) -> tf.T
         ],
         default=lambda: _on_white(tf.io.decode_image(data, channels=0, expand_animations=False)),
     )
-    picture = tf.ensure_shape(picture, [None, None, 3])
-    return picture if size is None else resize(picture, size)
 
 
 def resize(pictures: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -71,9 +107,13 @@ def _true_colour_bmp(data: tf.Tensor) -> tf.Tensor:
 def _upright_jpeg(data: tf.Tensor) -> tf.Tensor:
     # The accurate method is what every other decoder computes; TensorFlow's default differs by up to 5 levels.
     picture = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.cond(_may_hold_exif(data), lambda: _turn(picture, exif_orientation(data)), lambda: picture)
+
+
+def _turn(picture: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     transposed = lambda: tf.transpose(picture, [1, 0, 2])  # noqa: E731
     return tf.switch_case(
-        exif_orientation(data) - 1,
+        orientation - 1,
         [
             lambda: picture,
             lambda: picture[:, ::-1],
@@ -84,6 +124,19 @@ def _upright_jpeg(data: tf.Tensor) -> tf.Tensor:
             lambda: transposed()[::-1, ::-1],
             lambda: transposed()[::-1],
         ],
+    )
+
+
+def _may_hold_exif(data: tf.Tensor) -> tf.Tensor:
+    """False for the usual file without EXIF, so that its header need not be searched, which takes as long as decoding.
+
+    Application segments come first in a JPEG: either there is none, or one of 16 bytes that says JFIF, then others.
+    """
+    header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, 22) + b"\0" * 22, "uint8")[:22], "int32")
+    is_application = lambda place: (header[place] == 0xFF) & (header[place + 1] // 16 == 0xE)  # noqa: E731
+    is_short_jfif = tf.reduce_all(header[2:6] == [0xFF, 0xE0, 0, 16])
+    return is_application(2) & ~(
+        is_short_jfif & (header[20] == 0xFF) & (header[21] // 16 != 0xE) & (header[21] != 0xFE)
     )
 
 

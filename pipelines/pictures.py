@@ -1,8 +1,7 @@
-"""Reading many picture files at once: their sizes from the headers, their pixels decoded in parallel into one array."""
+"""Reading many pictures at once: their sizes from the headers, their pixels into memory, or a check for streaming."""
 
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import io
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import psutil
@@ -10,54 +9,95 @@ import tensorflow as tf
 from PIL import Image
 
 from pipelines.decode import decode_picture
+from pipelines.encoded import Encoded
+from pipelines.stream import Pictures, Streamed
 
 LONGEST_SIDE = 128  # pictures larger than this are reduced to it, unless the user asks for another size
 
 
+def open_pictures(
+    encoded: Encoded,
+    size: tuple[int, int],
+    *,
+    memory: float | None = None,
+    verified: bool = False,
+    strict: bool = False,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Pictures, dict[int, str]]:
+    """Pictures for training in one of two regimes, and {place: reason} of those that cannot be read.
+
+    Decoded into memory where they take up no more than `memory`; else streamed: checked once, and decoded anew whenever
+    they are needed. The batches made from them are the same.
+
+    Args:
+        encoded: Where they lie; lengths and checksums are noted there.
+        size: (height, width) to resize to.
+        memory: Bytes that the decoded pictures may take; None for half of what is free.
+        verified: They have been decoded when their checksums were taken: comparing those is check enough.
+        strict: Of a stream, see `Streamed`.
+        on_progress: Called with the number of pictures done.
+    """
+    if decoded_bytes(len(encoded), size) <= (psutil.virtual_memory().available / 2 if memory is None else memory):
+        return load_pictures(encoded, size, on_progress=on_progress)
+    return Streamed(encoded, size, strict), check_pictures(encoded, verified, on_progress)
+
+
+def decoded_bytes(count: int, size: tuple[int, int]) -> int:
+    """What so many decoded pictures take."""
+    return count * size[0] * size[1] * 3
+
+
 def load_pictures(
-    paths: Sequence[os.PathLike[str] | str],
+    encoded: Encoded,
     size: tuple[int, int],
     *,
     decode: Callable[[tf.Tensor, tuple[int, int]], tf.Tensor] = decode_picture,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Decode files into uint8 [N, height, width, 3]; unreadable ones are left black and returned as {index: reason}.
-
-    Raises:
-        ValueError: The decoded pictures would not fit in half of the free memory.
-    """
-    needed, free = len(paths) * size[0] * size[1] * 3, psutil.virtual_memory().available
-    if needed > free / 2:
-        raise ValueError(
-            f"{len(paths):,} pictures of {size[0]}x{size[1]} need {needed / 2**30:.1f} GiB of memory, more than half "
-            f"of the {free / 2**30:.1f} GiB that are free. Choose a smaller `--image-size`."
-        )
-    pictures = np.zeros((len(paths), *size, 3), "uint8")
-    unread = np.ones(len(paths), bool)
-
-    def read(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return index, decode(tf.io.read_file(path), size)
-
-    names = tf.constant([os.fsencode(path) for path in paths], tf.string)
-    data = tf.data.Dataset.from_tensor_slices((tf.range(len(paths)), names))
-    options = tf.data.Options()
-    options.deterministic = False  # the index travels along, so the order may be whatever is quickest
-    data = data.map(read, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().batch(64).with_options(options)
+    """Decode into uint8 [N, height, width, 3]; unreadable pictures are left black and returned as {place: reason}."""
+    pictures = np.zeros((len(encoded), *size, 3), "uint8")
+    unread = np.ones(len(encoded), bool)
     done = 0
-    for index, decoded in data.as_numpy_iterator():
-        pictures[index] = decoded
-        unread[index] = False
-        done += len(index)
+    for places, decoded in _decoded(encoded, lambda data: decode(data, size)):
+        pictures[places] = decoded
+        unread[places] = False
+        done += len(places)
         on_progress(done)
-    return pictures, {index: why_unreadable(paths[index]) for index in np.flatnonzero(unread).tolist()}
+    return pictures, {place: why_unreadable(encoded, place) for place in np.flatnonzero(unread).tolist()}
 
 
-def why_unreadable(path: os.PathLike[str] | str) -> str:
-    """One line that says why a file could not be decoded."""
+def check_pictures(
+    encoded: Encoded, verified: bool = False, on_progress: Callable[[int], None] = lambda done: None
+) -> dict[int, str]:
+    """{place: reason} of the pictures that cannot be read: decoded one after the other, and forgotten."""
+    unread = np.ones(len(encoded), bool)
+    done = 0
+    decode = tf.strings.length if verified else lambda data: tf.shape(decode_picture(data))[0]
+    for places, _ in _decoded(encoded, decode):
+        unread[places] = False
+        done += len(places)
+        on_progress(done)
+    return {place: why_unreadable(encoded, place) for place in np.flatnonzero(unread).tolist()}
+
+
+def _decoded(encoded: Encoded, decode: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places and what `decode` makes of them, in batches, as they become ready; what cannot be read is passed over."""
+    data = encoded.read_all(tf.data.Dataset.range(len(encoded)), failed=set())
+    data = data.filter(lambda place, data: tf.strings.length(data) > 0)
+    data = data.map(lambda place, data: (place, decode(data)), num_parallel_calls=tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.deterministic = False  # the place travels along, so the order may be whatever is quickest
+    return data.ignore_errors().batch(64).with_options(options).as_numpy_iterator()
+
+
+def why_unreadable(encoded: Encoded, place: int) -> str:
+    """One line that says why a picture could not be decoded."""
     try:
-        data = Path(path).read_bytes()
+        data = encoded.read(place)
     except OSError as error:
         return error.strerror or str(error)
+    except ValueError as error:
+        return str(error)
     if not data:
         return "the file is empty (0 bytes)"
     try:
@@ -70,12 +110,12 @@ def why_unreadable(path: os.PathLike[str] | str) -> str:
     return "could not be resized"
 
 
-def picture_sizes(paths: Sequence[os.PathLike[str] | str], sample: int = 500) -> list[tuple[int, int]]:
-    """(height, width) of an evenly spaced sample of the files, from their headers; unreadable files are passed over."""
+def picture_sizes(encoded: Encoded, sample: int = 500) -> list[tuple[int, int]]:
+    """(height, width) of an evenly spaced sample, from the headers; what cannot be read is passed over."""
     sizes = []
-    for path in paths[:: max(1, len(paths) // sample)]:
+    for place in range(0, len(encoded), max(1, len(encoded) // sample)):
         try:
-            with Image.open(path) as picture:
+            with Image.open(io.BytesIO(encoded.read(place))) as picture:
                 width, height = picture.size
                 turned = picture.getexif().get(0x0112, 1) >= 5
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

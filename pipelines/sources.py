@@ -15,10 +15,11 @@ from PIL import Image
 
 from pipelines.arrays import read_arrays
 from pipelines.competition import Competition, read_class_folders, read_csv_competition
+from pipelines.records import is_begun, is_finished, read_records
 
 EXPECTED = (
-    "Expected `digits`, a folder with train.csv and pictures, a folder with one sub-folder per class, "
-    "an .npz file, or a .zip of one of these"
+    "Expected `digits`, `tfds:NAME`, a folder with train.csv and pictures, a folder with one sub-folder per class, "
+    "a folder of TFRecord shards, an .npz file, or a .zip of one of these"
 )
 
 
@@ -32,8 +33,9 @@ def open_dataset(
     """Find the labelled and the hidden pictures of `data` without decoding any.
 
     Args:
-        data: `digits`, a folder with train.csv (and test.csv), a folder of class folders (optionally below train/,
-            val/, test/), an .npz with x_train, y_train and optionally x_test, or a .zip of any of these.
+        data: `digits`, `tfds:NAME`, a folder with train.csv (and test.csv), a folder of class folders (optionally
+            below train/, val/, test/), a folder of TFRecord shards, an .npz with x_train, y_train and optionally
+            x_test, or a .zip of any of these.
         targets: Columns to predict; None works them out.
         group: Column whose values must not be split between training and validation.
         id_column: Column that names the picture; None finds it.
@@ -44,10 +46,12 @@ def open_dataset(
     """
     if str(data) == "digits":
         return read_csv_competition(digits_folder(), "digits", targets, group, id_column)
+    name = dataset_name(data)
+    if str(data).startswith("tfds:"):
+        return read_records(_tfds_folder(str(data).removeprefix("tfds:")), name, targets, group)
     path = Path(data)
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}. {EXPECTED}.")
-    name = dataset_name(data)
     if path.suffix.lower() == ".zip":
         path = _unpack(path)
     if path.suffix.lower() == ".npz":
@@ -59,15 +63,27 @@ def open_dataset(
         return read_csv_competition(path, name, targets, group, id_column)
     if arrays := sorted(path.glob("*.npz")):
         return read_csv_competition(_lay_out(arrays[0]), name, targets, group, id_column)
+    if is_begun(path):
+        raise ValueError(f"Writing shards into {path} was begun and not finished. Call `kerascnn records` again.")
+    if is_finished(path):
+        return read_records(path, name, targets, group)
+    if shards := sorted(path.glob("*.tfrecord*")):
+        return read_records(_indexed(shards), name, targets, group, path)
     if group or id_column or (targets and list(targets) != ["label"]):
         raise ValueError(f"`--target`, `--group` and `--id` name columns of a train.csv, and {path} has none.")
     return read_class_folders(path, name)
 
 
 def dataset_name(data: str | os.PathLike[str]) -> str:
-    """The short name of a data set: its file or folder without path and extension."""
+    """The short name of a data set: its file or folder without path and extension.
+
+    >>> dataset_name("data/pets.zip"), dataset_name("tfds:oxford_iiit_pet:3.*.*"), dataset_name("tfds:glue/mnli")
+    ('pets', 'oxford_iiit_pet', 'glue-mnli')
+    """
+    if str(data).startswith("tfds:"):
+        return str(data).split(":")[1].replace("/", "-")
     path = Path(data).resolve()
-    return path.stem if path.is_file() else path.name
+    return path.stem if path.suffix.lower() in (".zip", ".npz") else path.name
 
 
 def cache_folder() -> Path:
@@ -134,6 +150,31 @@ def _lay_out(archive: Path) -> Path:
         if folder:
             write_competition(folder, *read_arrays(archive))
     return _folder_for(archive)
+
+
+def _indexed(shards: Sequence[Path]) -> Path:
+    """The folder in the cache that holds the index of shards another program wrote; a changed shard is read anew."""
+    from pipelines.foreign_records import index_shards
+
+    states = [(os.fspath(shard.resolve()), shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
+    key = hashlib.sha256(repr(states).encode()).hexdigest()[:12]
+    target = cache_folder() / f"{shards[0].parent.resolve().name}-index-{key}"
+    with _made_once(target) as folder:
+        if folder:
+            index_shards(list(shards), folder)
+    return target
+
+
+def _tfds_folder(name: str) -> Path:
+    """The folder in the cache that holds a data set of TensorFlow Datasets as shards."""
+    from pipelines.tfds_source import copy_tfds, prepared_builder
+
+    builder = prepared_builder(name)
+    target = cache_folder() / f"tfds-{builder.info.full_name.replace('/', '-')}"
+    with _made_once(target) as folder:
+        if folder:
+            copy_tfds(builder, folder)
+    return target
 
 
 def _folder_for(archive: Path) -> Path:

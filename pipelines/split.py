@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
-from pipelines.batches import MISSING
+from pipelines.labels import MISSING
 
 Split = tuple[np.ndarray, np.ndarray]
 

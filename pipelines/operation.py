@@ -1,0 +1,105 @@
+"""What a random picture operation is: a choice is drawn for every picture of a batch, then applied to the whole batch.
+
+`draw` turns the pictures' seeds into the choices, `apply` is a pure function of pictures and choices. So the choice for
+a picture depends on (seed, epoch, picture) alone, not on threads nor on the batch the picture falls into.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from pipelines.randomness import fork, uniform
+
+Size = tuple[int, int, int]  # height, width, channels
+Choice = Any  # a tensor, or a nest of tensors, whose first axis counts the pictures
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A random operation on a batch of pictures, uint8 or float32 [B, height, width, channels] in [0, 255].
+
+    Attributes:
+        name: What it is called in pictures and messages.
+        draw: Seeds [B, 3] and the pictures' size to the choices.
+        apply: Pictures and choices to pictures of the same dtype.
+        from_window: For an operation whose choice is a window int32 [B, 4] (top, left, height, width): what `apply`
+            makes of one picture's window, given that window and the picture's size. As the first operation of a stream
+            it needs no more of the picture decoded.
+    """
+
+    name: str
+    draw: Callable[[tf.Tensor, Size], Choice]
+    apply: Callable[[tf.Tensor, Choice], tf.Tensor]
+    from_window: Callable[[tf.Tensor, Size], tf.Tensor] | None = None
+
+
+def augment(pictures: tf.Tensor, seeds: tf.Tensor, operations: Sequence[Operation], first: int = 0) -> tf.Tensor:
+    """Apply the operations in order, each with random numbers of its own.
+
+    Args:
+        pictures: uint8 or float32 [B, height, width, channels]; all but B static.
+        seeds: uint32 [B, 3], of `randomness.example_seeds`.
+        operations: All of them.
+        first: Leave out those before this one (they have been applied).
+    """
+    for number, operation in enumerate(operations[first:], start=first):
+        choice = operation.draw(fork(seeds, number), tuple(pictures.shape[1:]))
+        pictures = operation.apply(pictures, choice)
+    return pictures
+
+
+def one_of(operations: Sequence[Operation]) -> Operation:
+    """One of the operations for every picture, all equally likely. They must keep size and dtype."""
+    operations = list(operations)
+    if not operations:
+        raise ValueError("`operations` is empty: there is nothing to choose from.")
+
+    def draw(seeds: tf.Tensor, size: Size) -> Choice:
+        which = tf.cast(uniform(seeds, 1)[:, 0] * len(operations), "int32")
+        return which, [operation.draw(fork(seeds, number), size) for number, operation in enumerate(operations)]
+
+    def apply(pictures: tf.Tensor, choice: Choice) -> tf.Tensor:
+        which, choices = choice
+        # Each operation sees only the pictures that chose it: the cost is that of one operation, not of all.
+        places = tf.dynamic_partition(tf.range(tf.shape(pictures)[0]), which, len(operations))
+        parts = []
+        for operation, place, own in zip(operations, places, choices, strict=True):
+            chosen = tf.nest.map_structure(lambda values, place=place: tf.gather(values, place), own)
+            parts.append(operation.apply(tf.gather(pictures, place), chosen))
+        return tf.ensure_shape(tf.dynamic_stitch(places, parts), pictures.shape)
+
+    return Operation(f"one of {len(operations)}", draw, apply)
+
+
+def with_probability(probability: float, operation: Operation) -> Operation:
+    """The operation on a picture with this probability, else the picture as it is. It must keep size and dtype."""
+    if not 0 <= probability <= 1:
+        raise ValueError(f"`probability` must lie in [0, 1]. Received: probability={probability}.")
+
+    def draw(seeds: tf.Tensor, size: Size) -> Choice:
+        return uniform(fork(seeds, 0), 1)[:, 0] < probability, operation.draw(fork(seeds, 1), size)
+
+    def apply(pictures: tf.Tensor, choice: Choice) -> tf.Tensor:
+        wanted, own = choice
+        return select(wanted, operation.apply(pictures, own), pictures)
+
+    return Operation(operation.name, draw, apply)
+
+
+def select(condition: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Whole pictures of `first` where `condition` [B] holds, of `second` elsewhere."""
+    # `tf.where` would compare pixel by pixel, ten times as slow as copying whole pictures.
+    return tf.raw_ops.Select(condition=condition, x=first, y=second)
+
+
+def as_float(pictures: tf.Tensor) -> tf.Tensor:
+    """float32 pictures, to compute with."""
+    return tf.cast(pictures, "float32")
+
+
+def as_pixels(values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Computed values back in [0, 255] and in the pictures' dtype, rounded where that is an integer."""
+    values = tf.clip_by_value(values, 0.0, 255.0)
+    return tf.cast(tf.round(values), dtype) if dtype.is_integer else values

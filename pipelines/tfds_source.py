@@ -1,0 +1,109 @@
+"""TensorFlow Datasets as a source: `tfds:NAME`, kept in the cache as shards with an index."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tensorflow as tf
+
+from pipelines.record_writer import is_picture
+from pipelines.records import LABEL, PLACE, Row, ShardWriter, write_index
+
+PARTS = {"train": "train", "validation": "val", "val": "val", "test": "test"}  # their split: our part
+
+
+def copy_tfds(builder: Any, folder: Path) -> None:
+    """Write a prepared `tfds.core.DatasetBuilder` as shards: encoded pictures as they are, hidden labels as answers.
+
+    Raises:
+        ValueError: It has no single picture, or no class label.
+    """
+    image, heads = _features(builder)
+    splits = [split for split in builder.info.splits if split in PARTS]
+    if "train" not in splits:
+        raise ValueError(
+            f"{builder.info.full_name} has no split named train. Splits: {', '.join(builder.info.splits)}."
+        )
+    index, unread = [], 0
+    for split in splits:
+        with ShardWriter(folder / f"{PARTS[split]}-{split}.tfrecord") as shard:
+            for number, (data, labels) in enumerate(_examples(builder, split, image, heads)):
+                if not is_picture(data):
+                    unread += 1
+                    continue
+                row = Row(f"{split}/{number:06d}", labels)
+                place = shard.add(data, Row(row.id, {}) if PARTS[split] == "test" else row)
+                index.append((PARTS[split], row.id, f"{PARTS[split]}-{split}.tfrecord", *place, *labels.values()))
+    table = pd.DataFrame(index, columns=["part", "id", "shard", *PLACE, *(LABEL + head for head in heads)])
+    table.insert(2, "group", "")
+    hidden = table["part"] == "test"
+    answers = table.loc[hidden, ["id", *(LABEL + head for head in heads)]].rename(
+        columns=lambda column: column.removeprefix(LABEL)
+    )
+    table.loc[hidden, [LABEL + head for head in heads]] = ""
+    description = {
+        "format": 1,
+        "id_column": "id",
+        "group_column": None,
+        "has_test": bool(hidden.any()),
+        "columns": [f"{head}: target, {len(feature.names)} classes" for head, feature in heads.items()],
+        "left_out": [f"{unread:,} pictures that cannot be decoded"] if unread else [],
+    }
+    write_index(folder, table, description, answers if len(answers) else None)
+
+
+def prepared_builder(name: str) -> Any:
+    """The builder of `tfds:NAME`, downloaded if that is possible.
+
+    Raises:
+        ValueError: There is no such data set, or it is not on this disk and cannot be downloaded.
+    """
+    import tensorflow_datasets as tfds
+
+    where = os.environ.get("TFDS_DATA_DIR") or os.fspath(Path.home() / "tensorflow_datasets")
+    try:
+        builder = tfds.builder(name)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        near = [known for known in tfds.list_builders(with_community_datasets=False) if name[:4] in known][:5]
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(f"TensorFlow Datasets has no {name!r}.{hint}") from error
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"tfds:{name} is not in {where}, and it could not be downloaded ({reason[0][:150]}). Is there a network? "
+            "Set TFDS_DATA_DIR to a folder that holds it already."
+        ) from error
+    return builder
+
+
+def _features(builder: Any) -> tuple[str, dict[str, Any]]:
+    """The name of the picture, and the class labels by name."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    heads = {name: feature for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)}
+    if len(images) != 1 or not heads:
+        raise ValueError(
+            f"{builder.info.full_name} must have one picture and at least one class label an example. "
+            f"Received: {json.dumps({name: type(feature).__name__ for name, feature in features.items()})}."
+        )
+    return images[0], heads
+
+
+def _examples(builder: Any, split: str, image: str, heads: dict[str, Any]) -> Iterator[tuple[bytes, dict[str, str]]]:
+    """Encoded pictures and class names; a missing label (-1) is an empty name."""
+    import tensorflow_datasets as tfds
+
+    skip = tfds.decode.SkipDecoding()
+    for example in builder.as_dataset(split=split, decoders={image: skip}, shuffle_files=False):
+        data = example[image]
+        # Some builders, and the mock data, give pixels although bytes were asked for.
+        encoded = data.numpy() if data.dtype == tf.string else tf.io.encode_png(tf.cast(data, tf.uint8)).numpy()
+        numbers = {head: int(example[head]) for head in heads}
+        yield encoded, {head: heads[head].names[n] if n >= 0 else "" for head, n in numbers.items()}
