@@ -17,6 +17,54 @@ app = typer.Typer(
     help="From a folder of labelled pictures to a competition submission, an honest score estimate and a SavedModel.",
 )
 
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="`digits`, `tfds:NAME`, a folder with train.csv (and test.csv) and pictures, a folder with one sub-folder "
+        "per class, a folder of TFRecord shards, an .npz with x_train and y_train, or a .zip of one of these."
+    ),
+]
+Target = Annotated[
+    list[str] | None,
+    typer.Option(help="Column of train.csv to predict; repeat for several.", show_default="worked out"),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        help="Column whose values are never split between training and validation, such as a person; `none`.",
+        show_default="a column named like one",
+    ),
+]
+IdColumn = Annotated[
+    str | None, typer.Option("--id", help="Column that names the picture file.", show_default="worked out")
+]
+RecipeName = Annotated[
+    str | None, typer.Option(help="`default`, `digits`, or a JSON file such as the recipe.json of a run.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Any field of the recipe, such as cutout=8, mixup=0.2 or balance=weights; repeat for several.",
+        show_default=False,
+    ),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="GiB that decoded pictures may take; larger data are read from disk in every epoch.",
+        show_default="half of what is free",
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop when a row or picture would be left out.")]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HEIGHTxWIDTH", help="Pixels to resize to, as 128 or 128x96.", show_default="their own, to 128"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error and TensorFlow's own messages.")]
 
@@ -40,30 +88,11 @@ def _common(
 
 @app.command()
 def compete(
-    data: Annotated[
-        str,
-        typer.Argument(
-            help="`digits`, a folder with train.csv (and test.csv) and pictures, a folder with one sub-folder per "
-            "class, an .npz with x_train and y_train, or a .zip of one of these."
-        ),
-    ],
-    target: Annotated[
-        list[str] | None,
-        typer.Option(help="Column of train.csv to predict; repeat for several.", show_default="worked out"),
-    ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            help="Column whose values are never split between training and validation, such as a person; `none`.",
-            show_default="a column named like one",
-        ),
-    ] = None,
-    id_column: Annotated[
-        str | None, typer.Option("--id", help="Column that names the picture file.", show_default="worked out")
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="`default`, `digits`, or a JSON file such as the recipe.json of a run.")
-    ] = None,
+    data: Data,
+    target: Target = None,
+    group: Group = None,
+    id_column: IdColumn = None,
+    recipe: RecipeName = None,
     model: Annotated[
         str | None,
         typer.Option(help="Network, such as resnet9 or resnet18.", show_default="by the size of the pictures"),
@@ -76,12 +105,7 @@ def compete(
         int | None, typer.Option(help="Passes over the pictures.", show_default="by their number")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures per step.", show_default="by their number")] = None,
-    image_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HEIGHTxWIDTH", help="Pixels to resize to, as 128 or 128x96.", show_default="their own, to 128"
-        ),
-    ] = None,
+    image_size: ImageSize = None,
     lr: Annotated[
         float | None,
         typer.Option(help="Highest learning rate of the one-cycle schedule.", show_default="by batch size"),
@@ -95,9 +119,18 @@ def compete(
     precision: Annotated[
         str | None, typer.Option(help="float32 or bfloat16.", show_default="what this processor computes fastest")
     ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(help="Rare classes: `weights` in the loss, `sampling` them more often.", show_default="none"),
+    ] = None,
+    settings: Settings = None,
     val: Annotated[
-        float | None,
-        typer.Option(help="Fraction held out for validation, a number of folds (5), or 0.", show_default="0.1"),
+        str | None,
+        typer.Option(
+            metavar="FRACTION|FOLDS|FILE",
+            help="Fraction held out for validation, number of folds (5), 0, or CSV file of what to hold out.",
+            show_default="0.1",
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of split, weights, order and augmentation.", show_default="0")
@@ -111,7 +144,8 @@ def compete(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write probabilities.csv beside submission.csv.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop when a row or picture would be left out.")] = False,
+    memory: Memory = None,
+    strict: Strict = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan and the expected time, write nothing.")
     ] = False,
@@ -122,9 +156,7 @@ def compete(
     debug: Debug = False,
 ) -> None:
     """Train on labelled pictures, say what score to expect, predict the hidden ones, export, report."""
-    from apps.recipe import RECIPES, check_choices, load_choices
-
-    chosen = {
+    given = {
         "model": model,
         "width": width,
         "epochs": epochs,
@@ -132,13 +164,13 @@ def compete(
         "lr": lr,
         "flip": flip,
         "precision": precision,
-        "val": val,
+        "balance": balance,
+        "val": _parse_val(val),
         "seed": seed,
         "image_size": _parse_size(image_size),
     }
-    name = recipe or (data if data in RECIPES else "default")
-    base = {} if resume and recipe is None else load_choices(name)  # a resumed run has a recipe already
-    choices = check_choices({**base, **{field: value for field, value in chosen.items() if value is not None}})
+    # A resumed run has a recipe already: what is given now is only compared with it.
+    choices = _choices(data, recipe or ("default" if resume else None), settings, given)
     _start(debug)
     from apps.compete import compete as run
     from apps.console import Console
@@ -155,6 +187,7 @@ def compete(
         dry_run=dry_run,
         resume=resume,
         probabilities=probabilities,
+        memory=memory,
         console=Console(quiet),
     )
 
@@ -177,6 +210,96 @@ def predict(
     raise typer.Exit(run(saved_model, paths, out, top, overwrite, Console(quiet)))
 
 
+@app.command()
+def records(
+    data: Data,
+    out: Annotated[Path, typer.Argument(help="Folder for the shards: new, or begun by an interrupted call.")],
+    target: Target = None,
+    group: Group = None,
+    id_column: IdColumn = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="How many write at a time.", show_default="one a core")
+    ] = None,
+    strict: Strict = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a data set as TFRecord shards: a few large files, checked once, quick to read in any order."""
+    _start(debug)
+    from apps.console import Console
+    from apps.records import records as run
+
+    run(
+        data,
+        out,
+        targets=target,
+        group=group,
+        id_column=id_column,
+        processes=processes,
+        strict=strict,
+        console=Console(quiet),
+    )
+
+
+@app.command()
+def show(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("augmentation.png"),
+    target: Target = None,
+    group: Group = None,
+    id_column: IdColumn = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
+    image_size: ImageSize = None,
+    seed: Annotated[int | None, typer.Option(help="Of the augmentation.", show_default="0")] = None,
+    count: Annotated[int, typer.Option(min=1, max=24, help="How many pictures.")] = 8,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the --out file.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a contact sheet: what every step of the augmentation makes of some pictures, and all steps together."""
+    choices = _choices(data, recipe, settings, {"image_size": _parse_size(image_size), "seed": seed})
+    _start(debug)
+    from apps.console import Console
+    from apps.show import show as run
+
+    run(
+        data,
+        choices,
+        out,
+        targets=target,
+        group=group,
+        id_column=id_column,
+        count=count,
+        overwrite=overwrite,
+        console=Console(quiet),
+    )
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="`pipeline`: augmentation, streaming, and their share of a training.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each; the median counts.")] = 7,
+    debug: Debug = False,
+) -> None:
+    """Measure speed side by side: all contestants in turn, medians of several rounds, warm-up apart."""
+    _start(debug)
+    from apps.bench import bench as run
+    from apps.console import Console
+
+    run(name, json_file, rounds, Console())
+
+
+def _choices(data: str, recipe: str | None, settings: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Checked fields of the recipe: those of a named recipe, then `--set`, then options of their own."""
+    from apps.recipe import RECIPES, check_choices, load_choices, parse_settings
+
+    base = load_choices(recipe or (data if data in RECIPES else "default"))
+    chosen = {field: value for field, value in given.items() if value is not None}
+    return dict(check_choices({**base, **parse_settings(settings or ()), **chosen}))
+
+
 def _parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
@@ -184,6 +307,13 @@ def _parse_size(text: str | None) -> tuple[int, int] | None:
     if not match:
         raise ValueError(f"`--image-size` must be a number of pixels, as 128, or HEIGHTxWIDTH. Received: {text!r}.")
     return int(match[1]), int(match[2] or match[1])
+
+
+def _parse_val(text: str | None) -> float | str | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def _start(debug: bool) -> None:

@@ -23,12 +23,14 @@ from apps.submission import make_submission, predict_pictures, score_submission,
 from apps.training import Trained, keras_names, measure_seconds, train
 from kerascnn.export import Classifier, export_model, new_version
 from kerascnn.registry import lookup
+from pipelines.competition import encoded_pictures
 from pipelines.decode import decode_picture, resize
 from pipelines.labels import MISSING
 from pipelines.sources import dataset_name
+from pipelines.stream import Streamed
 
 CANARIES = 4  # examples with their answers that an exported model carries
-FILES_CHECKED = 100  # training pictures that check an export where there are no hidden ones
+FILES_CHECKED = 100  # pictures that check an export where there are no hidden files
 
 
 def compete(
@@ -44,6 +46,7 @@ def compete(
     dry_run: bool = False,
     resume: bool = False,
     probabilities: bool = False,
+    memory: float | None = None,
     console: Console | None = None,
 ) -> Path | None:
     """Train, validate, predict the hidden pictures, export, report; returns the run folder (None after a dry run).
@@ -58,6 +61,7 @@ def compete(
         dry_run: Check everything, print the plan, write nothing.
         resume: Go on with an interrupted run.
         probabilities: Write probabilities.csv as well.
+        memory: GiB that decoded pictures may take, else they are read from disk; None for half of what is free.
 
     Raises:
         ValueError, FileNotFoundError: The data or the choices do not fit, before any training.
@@ -81,7 +85,8 @@ def compete(
         raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
     for folder in (run or Path("runs"), Path(order.saved_models)):
         files.require_writable(folder)
-    plan = make_plan(pipelines.open_dataset(source, **order.columns), order.choices, strict, console)
+    allowed = None if memory is None else memory * 2**30
+    plan = make_plan(pipelines.open_dataset(source, **order.columns), order.choices, strict, console, allowed)
     print_plan(plan, console)
     if fingerprint not in (None, plan.fingerprint):
         raise ValueError(f"The pictures or labels of {source} have changed since {run} was begun. Start a new run.")
@@ -123,6 +128,7 @@ def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console
             train(recipe, data, train_index, val_index, run / "checkpoints" / str(number), console, what, resume)
         )
     run_folder.write_history([one.history for one in trained], run)
+    warn_of_lost_pictures(plan, console)
     classifier = make_classifier(plan, trained)
     estimates = estimate(plan, trained)
     if missing := int((~plan.test_readable).sum()):
@@ -155,6 +161,13 @@ def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console
                 console.say(f"          {compare(score, estimates[head])}")
     write_report(run, plan, result, [one.history for one in trained])
     files.write_json(run / "result.json", result)  # the last file: it says that the run is finished
+
+
+def warn_of_lost_pictures(plan: Plan, console: Console) -> None:
+    """Say which pictures, readable when training began, could not be read any more; they were skipped."""
+    lost = sorted(plan.data.pictures.failed) if isinstance(plan.data.pictures, Streamed) else []
+    if lost:
+        console.warn(f"{len(lost):,} pictures became unreadable during training and were skipped, such as {lost[0]}.")
 
 
 def make_classifier(plan: Plan, trained: Sequence[Trained]) -> Classifier:
@@ -206,17 +219,19 @@ def publish(
         "recipe": asdict(plan.recipe),
         "versions": run_folder.package_versions(),
     }
-    training_paths = list(plan.competition.train["path"])
     if plan.test_readable.any() and plan.competition.test is not None:
-        paths = list(plan.competition.test["path"][plan.test_readable])
+        checked = encoded_pictures(plan.competition.test[plan.test_readable])
+        if plan.competition.verified:  # in shards: files are made of them, so of some only
+            checked = checked[:FILES_CHECKED]
+            predicted = {head: values[:FILES_CHECKED] for head, values in predicted.items()}
     else:
-        paths = training_paths[:FILES_CHECKED]
+        checked = plan.encoded[:FILES_CHECKED]
         predicted = predict_pictures(classifier, plan.data.pictures[:FILES_CHECKED])
     with new_version(model_folder) as (unfinished, published):
-        canary = [path.read_bytes() for path in training_paths[:CANARIES]]
+        canary = [plan.encoded.read(place) for place in range(min(CANARIES, len(plan.encoded)))]
         export_model(classifier, unfinished, metadata, canary)
-        verify(unfinished, paths, predicted, plan.data.classes)
-    return published, len(paths)
+        verify(unfinished, checked, predicted, plan.data.classes)
+    return published, len(checked)
 
 
 def saved_model_name(plan: Plan, run: Path) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,12 @@ import pandas as pd
 from apps.console import Console, duration
 from apps.recipe import Choices, Recipe, resolve
 from apps.training import Data, build_network
-from pipelines.competition import Competition
+from pipelines.competition import Competition, encoded_pictures
+from pipelines.encoded import Encoded
 from pipelines.labels import MISSING
-from pipelines.pictures import choose_size, load_pictures, picture_sizes
-from pipelines.split import Split, split
+from pipelines.pictures import choose_size, decoded_bytes, open_pictures, picture_sizes
+from pipelines.split import Split, split, split_by_file
+from pipelines.stream import Pictures, Streamed
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Plan:
         data: The labelled pictures.
         groups: The group of every labelled picture; None without groups.
         splits: Index pairs (train, validation).
+        encoded: Where the labelled pictures lie.
         test_pictures: The hidden pictures that could be read.
         test_readable: For every row of the submission, whether it has a picture in `test_pictures`.
         left_out: What was left out and why, a line each.
@@ -37,7 +41,8 @@ class Plan:
     data: Data
     groups: np.ndarray | None
     splits: list[Split]
-    test_pictures: np.ndarray
+    encoded: Encoded
+    test_pictures: Pictures
     test_readable: np.ndarray
     left_out: list[str]
     parameters: int
@@ -49,55 +54,60 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of ids, labels and decoded pictures, which tells a resumed run whether its data are the same."""
+        """A hash of ids, labels, picture files and splits, which tells a resumed run whether its data are the same."""
         table = pd.concat([self.competition.train["id"], self.competition.labels], axis=1).to_csv(index=False)
         digest = hashlib.sha256(table.encode("utf-8", "replace"))
-        digest.update(np.ascontiguousarray(self.data.pictures).data)
+        for numbers in (self.encoded.checksums, *(index for pair in self.splits for index in pair)):
+            digest.update(np.ascontiguousarray(numbers, "int64").data)
         return digest.hexdigest()[:16]
 
 
-def make_plan(competition: Competition, choices: Choices, strict: bool, console: Console) -> Plan:
+def make_plan(
+    competition: Competition, choices: Choices, strict: bool, console: Console, memory: float | None = None
+) -> Plan:
     """Decode every picture, settle the recipe and split; raise for everything that would stop the training later."""
     for line in competition.columns:
         console.say(f"column    {line}")
-    paths, test_paths = list(competition.train["path"]), _hidden_paths(competition)
-    found = [path for path in test_paths if path is not None]
+    labelled = encoded_pictures(competition.train)
+    hidden = _hidden(competition)
     recipe = resolve(
         choices,
-        len(paths),
-        choose_size(picture_sizes(paths)),
+        len(labelled),
+        choose_size(picture_sizes(labelled)),
         list(competition.classes.values()),
         own_validation=bool((competition.train["part"] == "val").any()),
     )
     began = time.monotonic()
-    with console.progress("decoding", len(paths) + len(found)) as bar:
-        pictures, errors = load_pictures(paths, recipe.image_size, on_progress=bar.update)
-        test_pictures, test_errors = load_pictures(
-            found, recipe.image_size, on_progress=lambda done: bar.update(len(paths) + done)
+    with console.progress("decoding", len(labelled) + len(hidden)) as bar:
+        options = {"memory": memory, "verified": competition.verified, "strict": strict}
+        pictures, errors = open_pictures(labelled, recipe.image_size, **options, on_progress=bar.update)
+        test_pictures, test_errors = open_pictures(
+            hidden, recipe.image_size, **options, on_progress=lambda done: bar.update(len(labelled) + done)
         )
-    console.say(f"decoded   {len(paths) + len(found):,} pictures in {duration(time.monotonic() - began)}")
+    console.say(f"decoded   {len(labelled) + len(hidden):,} pictures in {duration(time.monotonic() - began)}")
+    console.say(f"memory    {_regime(pictures)}")
 
-    left_out = [*competition.left_out, *(f"{paths[index]}: {reason}" for index, reason in errors.items())]
-    left_out += [f"{found[index]}: {reason} (predicted by class frequency)" for index, reason in test_errors.items()]
+    left_out = [*competition.left_out, *(f"{labelled.name(place)}: {why}" for place, why in errors.items())]
+    left_out += [f"{hidden.name(place)}: {why} (predicted by class frequency)" for place, why in test_errors.items()]
     for line in left_out:
         console.say(f"left out  {line}")
     if strict and left_out:
         raise ValueError(f"`--strict` allows nothing to be left out, and {len(left_out)} things would be (see above).")
-    readable = np.delete(np.arange(len(paths)), list(errors))
+    readable = np.delete(np.arange(len(labelled)), list(errors))
     if not len(readable):
-        raise ValueError(f"None of the {len(paths)} training pictures can be read. First: {left_out[-1]}.")
+        raise ValueError(f"None of the {len(labelled)} training pictures can be read. First: {left_out[-1]}.")
     if errors:
         competition = replace(
             competition,
             train=competition.train.iloc[readable].reset_index(drop=True),
             labels=competition.labels.iloc[readable].reset_index(drop=True),
         )
-        pictures = pictures[readable]
+        pictures, labelled = pictures[readable], labelled[readable]
     data = Data(pictures, encode_labels(competition), competition.classes)
     _check_classes(data, console)
 
-    has_picture = np.flatnonzero([path is not None for path in test_paths])
-    test_readable = np.zeros(len(test_paths), bool)
+    has_picture = np.flatnonzero(_has_picture(competition))
+    test_readable = np.zeros(0 if competition.test is None else len(competition.test), bool)
     test_readable[np.delete(has_picture, list(test_errors))] = True
     groups = competition.train["group"].to_numpy() if competition.group_column else None
     splits = _splits(competition, data, groups, recipe)
@@ -109,7 +119,8 @@ def make_plan(competition: Competition, choices: Choices, strict: bool, console:
         data=data,
         groups=groups,
         splits=splits,
-        test_pictures=np.delete(test_pictures, list(test_errors), axis=0),
+        encoded=labelled,
+        test_pictures=test_pictures[np.delete(np.arange(len(hidden)), list(test_errors))],
         test_readable=test_readable,
         left_out=left_out,
         parameters=network.count_params(),
@@ -147,8 +158,22 @@ def print_plan(plan: Plan, console: Console) -> None:
     )
 
 
-def _hidden_paths(competition: Competition) -> list:
-    return [] if competition.test is None else list(competition.test["path"])
+def _has_picture(competition: Competition) -> np.ndarray:
+    return np.zeros(0, bool) if competition.test is None else competition.test["path"].notna().to_numpy()
+
+
+def _hidden(competition: Competition) -> Encoded:
+    """Where the hidden pictures lie, of the rows that have one."""
+    return (
+        Encoded.files([]) if competition.test is None else encoded_pictures(competition.test[_has_picture(competition)])
+    )
+
+
+def _regime(pictures: Pictures) -> str:
+    size = decoded_bytes(len(pictures), pictures.shape[1:3]) / 2**30
+    if isinstance(pictures, Streamed):
+        return f"read from disk in every epoch: decoded, they would take {size:.2f} GiB"
+    return f"decoded pictures are kept in memory, {size:.2f} GiB"
 
 
 def _check_classes(data: Data, console: Console) -> None:
@@ -161,6 +186,8 @@ def _check_classes(data: Data, console: Console) -> None:
 
 
 def _splits(competition: Competition, data: Data, groups: np.ndarray | None, recipe: Recipe) -> list[Split]:
+    if isinstance(recipe.val, str):
+        return split_by_file(Path(recipe.val), competition.train["id"].to_numpy(), competition.id_column)
     if recipe.val is not None:
         return split(data.labels, recipe.val, groups=groups, seed=recipe.seed)
     held_out = (competition.train["part"] == "val").to_numpy()

@@ -14,6 +14,7 @@ from apps.console import Console, percent
 from apps.files import whole_file
 from kerascnn.export import read_metadata, versions
 from pipelines.competition import EXTENSIONS, find_file, index_files, list_pictures, readable
+from pipelines.encoded import Encoded
 from pipelines.pictures import load_pictures
 from pipelines.table import read_table
 
@@ -112,7 +113,7 @@ def predict_items(
         chunk = items[start : start + CHUNK]
         failed = {item.id: "the list names no file of this name" for item in chunk if item.path is None}
         found = [(item, item.path) for item in chunk if item.path is not None]
-        pixels, errors = load_pictures([path for _, path in found], model.size, decode=model.decode)
+        pixels, errors = load_pictures(Encoded.files([path for _, path in found]), model.size, decode=model.decode)
         failed |= {found[index][0].id: reason for index, reason in errors.items()}
         readable = [index for index in range(len(found)) if index not in errors]
         probabilities = model.probabilities(pixels[readable]) if readable else {}

@@ -8,6 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+# Spelled out here too, since the command line checks a recipe before the pipelines are imported (a test compares them).
+FILLS = ("constant", "edge", "reflect", "symmetric", "wrap")
+SMOOTHINGS = ("others", "all")
+BALANCES = ("none", "weights", "sampling")
+
 SMALL = 64  # pictures up to this many pixels keep their resolution through the first layers
 
 Choices = Mapping[str, Any]  # some fields of a recipe, by name
@@ -27,15 +32,30 @@ class Recipe:
         flip: Mirror left and right at random, and average predictions over the picture and its mirror image.
         crop: Padding in pixels of the random crop; 0 for none.
         precision: "float32" or "bfloat16".
-        val: Fraction held out for validation, a number of folds, or 0; None holds out the data's own val/ folder.
+        val: Fraction held out for validation, a number of folds, 0, or a CSV file that lists what to hold out; None
+            holds out the data's own val/ folder.
         cutout: Side in pixels of the square that is cut out; 0 for none.
         rotation: Largest random rotation in degrees.
         zoom: Largest relative change of size.
         translation: Largest shift as a fraction of the side.
         shear: Largest slant in degrees.
+        fill: What lies outside a picture that is moved or cropped: constant, edge, reflect, symmetric or wrap.
+        resized_crop: Smallest share of the area that a random resized crop keeps; 0 for none.
+        vertical_flip: Mirror top and bottom at random.
+        randaugment: How many operations of RandAugment; 0 for none.
+        magnitude: Strength of these, from 0 to 30.
+        brightness, contrast, saturation: Largest relative change of each.
+        hue: Largest turn of the colour circle, in turns.
+        grayscale: Probability of losing the colour.
+        noise: Standard deviation of Gaussian noise, in pixel units.
+        erasing: Probability of losing a random rectangle.
+        mixup, cutmix: The alpha of each; 0 for none. With both, a picture gets one or the other.
         momentum: Of SGD with Nesterov's momentum.
         weight_decay: Decoupled (weight -= rate * weight_decay * weight), not on BatchNorm and biases.
-        label_smoothing: e: 1 - e for the true class, the rest shared by the others.
+        label_smoothing: e.
+        smoothing: Who shares it: "others" (1 - e for the true class, e / (K - 1) for each other) or "all" (e / K each).
+        balance: "weights" weighs the loss against the frequency of each class, "sampling" draws rare classes more
+            often, "none".
         warmup: Fraction of the training in which the rate rises.
         patience: Epochs without a better validation accuracy before training stops; 0 never stops.
         seed: Of the split, the initial weights, the order and the augmentation.
@@ -50,15 +70,31 @@ class Recipe:
     flip: bool
     crop: int
     precision: str
-    val: float | None
+    val: float | str | None
     cutout: int
     rotation: float
     zoom: float
     translation: float
     shear: float = 0.0
+    fill: str = "reflect"
+    resized_crop: float = 0.0
+    vertical_flip: bool = False
+    randaugment: int = 0
+    magnitude: float = 9.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    grayscale: float = 0.0
+    noise: float = 0.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-3
     label_smoothing: float = 0.15
+    smoothing: str = "others"
+    balance: str = "none"
     warmup: float = 0.25
     patience: int = 10
     seed: int = 0
@@ -133,17 +169,50 @@ def check_choices(choices: Choices) -> Choices:
         ("zoom", lambda value: value >= 0, "0 or more"),
         ("translation", lambda value: value >= 0, "0 or more"),
         ("shear", lambda value: 0 <= value < 90, "from 0 to 90 degrees"),
+        ("fill", lambda value: value in FILLS, f"one of {', '.join(FILLS)}"),
+        ("randaugment", lambda value: value >= 0, "0 or more"),
+        ("magnitude", lambda value: 0 <= value <= 30, "from 0 to 30"),
+        ("noise", lambda value: value >= 0, "0 or more"),
+        ("mixup", lambda value: value >= 0, "0 or more"),
+        ("cutmix", lambda value: value >= 0, "0 or more"),
+        ("hue", lambda value: 0 <= value <= 0.5, "from 0 to 0.5"),
+        ("smoothing", lambda value: value in SMOOTHINGS, f"one of {', '.join(SMOOTHINGS)}"),
+        ("balance", lambda value: value in BALANCES, f"one of {', '.join(BALANCES)}"),
+        *(
+            (name, lambda value: 0 <= value <= 1, "from 0 to 1")
+            for name in ("resized_crop", "brightness", "contrast", "saturation", "grayscale", "erasing")
+        ),
         ("patience", lambda value: value >= 0, "0 or more"),
         (
             "val",
-            lambda value: value is None or 0 <= value <= 0.5 or (value >= 2 and float(value).is_integer()),
-            "a fraction up to 0.5, a number of folds from 2 on, or 0",
+            lambda value: (
+                value is None or isinstance(value, str) or 0 <= value <= 0.5 or (value >= 2 and value.is_integer())
+            ),
+            "a fraction up to 0.5, a number of folds from 2 on, 0, or a CSV file",
         ),
         ("seed", lambda value: 0 <= value < 2**31, "from 0 to 2147483647"),
     ):
         if name in checked and not fits(checked[name]):
             raise ValueError(f"`{name}` must be {expected}. Received: {name}={checked[name]!r}.")
     return checked
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Fields of a recipe from "FIELD=VALUE" texts.
+
+    >>> parse_settings(["cutout=8", "fill=edge", "vertical_flip=true", "image_size=[32, 40]"])
+    {'cutout': 8, 'fill': 'edge', 'vertical_flip': True, 'image_size': [32, 40]}
+    """
+    values = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"`--set` needs FIELD=VALUE, such as cutout=8. Received: {setting!r}.")
+        try:
+            values[name.strip()] = json.loads(text)
+        except ValueError:
+            values[name.strip()] = text.strip()
+    return values
 
 
 def resolve(
@@ -214,8 +283,8 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
     """The value as the field's type, where that loses nothing; else a `ValueError`."""
     if kind == tuple[int, int] and isinstance(value, (list, tuple)) and len(value) == 2:
         return (_typed(name, int, value[0]), _typed(name, int, value[1]))
-    if kind == (float | None):
-        return None if value is None else _typed(name, float, value)
+    if kind == (float | str | None):
+        return value if value is None or isinstance(value, str) else _typed(name, float, value)
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if type(value) is not kind or kind is float:

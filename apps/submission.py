@@ -14,16 +14,19 @@ from apps.console import Console
 from apps.plan import Plan
 from kerascnn.export import Classifier
 from pipelines.competition import Competition
+from pipelines.encoded import Encoded
 from pipelines.labels import MISSING
+from pipelines.stream import Pictures, read_batches
 
 BATCH = 128
 LARGEST_DIFFERENCE = 1e-4  # of a probability, between the model in memory and the one reloaded elsewhere
 
 
-def predict_pictures(classifier: Classifier, pictures: np.ndarray) -> dict[str, np.ndarray]:
+def predict_pictures(classifier: Classifier, pictures: Pictures) -> dict[str, np.ndarray]:
     """Probabilities [N, classes] by head, of uint8 pictures [N, height, width, 3]."""
-    starts = range(0, max(len(pictures), 1), BATCH)  # one empty batch for no pictures gives arrays of 0 rows
-    parts = [classifier.predict_pixels(pictures[start : start + BATCH]) for start in starts]
+    empty = np.zeros((0, *pictures.shape[1:]), "uint8")  # an empty batch for no pictures gives arrays of 0 rows
+    batches = read_batches(pictures, BATCH) if len(pictures) else [empty]
+    parts = [classifier.predict_pixels(batch) for batch in batches]
     return {head: np.concatenate([part[head].numpy() for part in parts]) for head in parts[0]}
 
 
@@ -48,7 +51,7 @@ def make_submission(plan: Plan, predicted: Mapping[str, np.ndarray]) -> tuple[pd
 
 def verify(
     saved_model: Path,
-    paths: Sequence[Path],
+    encoded: Encoded,
     expected: Mapping[str, np.ndarray],
     classes: Mapping[str, Sequence[str]],
 ) -> None:
@@ -56,7 +59,7 @@ def verify(
 
     Args:
         saved_model: The exported folder.
-        paths: Picture files.
+        encoded: Where encoded pictures lie.
         expected: Their probabilities [N, classes] by head.
         classes: Class names by head.
 
@@ -65,7 +68,8 @@ def verify(
     """
     with tempfile.TemporaryDirectory() as folder:
         listed, answers = Path(folder, "pictures.csv"), Path(folder, "predictions.csv")
-        pd.DataFrame({"path": [os.fspath(path.resolve()) for path in paths]}).to_csv(listed, index=False)
+        paths = [os.path.abspath(path) for path in as_files(encoded, Path(folder))]
+        pd.DataFrame({"path": paths}).to_csv(listed, index=False)
         program = [sys.executable, "-m", "apps.predict", "--quiet", "--out", os.fspath(answers)]
         # Run from the temporary folder: Python would take a folder named `apps` where the user stands for ours.
         process = subprocess.run(
@@ -86,6 +90,18 @@ def verify(
                 f"the exported model disagrees with the trained one, nothing was published: {differ.sum()} of "
                 f"{len(differ)} answers for {head!r} differ, probabilities by up to {gap:.1e}"
             )
+
+
+def as_files(encoded: Encoded, folder: Path) -> list[str]:
+    """A file for every encoded picture: its own, or, for one in a shard, a copy in `folder`."""
+    paths = []
+    for place, start in enumerate(encoded.starts):
+        path = os.fsdecode(encoded.paths[place])
+        if start:
+            path = os.fspath(folder / f"{place:06d}")
+            Path(path).write_bytes(encoded.read(place))
+        paths.append(path)
+    return paths
 
 
 def score_submission(submission: pd.DataFrame, competition: Competition, console: Console) -> dict[str, float]:

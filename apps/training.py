@@ -12,17 +12,21 @@ import keras
 import numpy as np
 
 import kerascnn
+from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
 from apps.recipe import Recipe
 from callbacks import Checkpoint, EarlyStopping, OneCycleSchedule
-from pipelines import augment, make_eval, make_train
+from pipelines import make_eval, make_train
+from pipelines.stream import Pictures, Streamed, read_batches
+
+MEMORY_SAMPLE, STREAM_SAMPLE = 10_000, 2_000  # pictures that the normalisation is computed from
 
 
 @dataclass(frozen=True)
 class Data:
-    """Labelled pictures in memory: uint8 [N, height, width, 3], class numbers and class names by head."""
+    """Labelled pictures, uint8 [N, height, width, 3] in memory or on disk; class numbers and class names by head."""
 
-    pictures: np.ndarray
+    pictures: Pictures
     labels: Mapping[str, np.ndarray]
     classes: Mapping[str, Sequence[str]]
 
@@ -73,20 +77,6 @@ def keras_names(heads: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def augmentation(recipe: Recipe) -> list[augment.Operation]:
-    """The random operations of a recipe, in the order in which they act."""
-    operations = []
-    if recipe.rotation or recipe.zoom or recipe.shear or recipe.translation:
-        operations.append(augment.affine(recipe.rotation, recipe.zoom, recipe.shear, recipe.translation))
-    if recipe.crop:
-        operations.append(augment.random_crop(recipe.crop))
-    if recipe.flip:
-        operations.append(augment.horizontal_flip())
-    if recipe.cutout:
-        operations.append(augment.cutout(recipe.cutout))
-    return operations
-
-
 def build_network(recipe: Recipe, data: Data, precision: str) -> keras.Model:
     """The recipe's network with the normalisation of these pictures, computing in `precision`."""
     policy = keras.config.dtype_policy()
@@ -100,13 +90,13 @@ def build_network(recipe: Recipe, data: Data, precision: str) -> keras.Model:
         keras.config.set_dtype_policy(policy)
 
 
-def channel_statistics(pictures: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of every channel over a sample of at most 10,000 pictures, in pixel units."""
-    sample = pictures[:: -(-len(pictures) // 10_000)]
+def channel_statistics(pictures: Pictures) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of every channel over an evenly spaced sample of pictures, in pixel units."""
+    sample = pictures[:: -(-len(pictures) // (STREAM_SAMPLE if isinstance(pictures, Streamed) else MEMORY_SAMPLE))]
     histograms = np.zeros((sample.shape[-1], 256))
-    for start in range(0, len(sample), 100):  # a few at a time: counting needs eight bytes for each byte
+    for batch in read_batches(sample, 100):  # a few at a time: counting needs eight bytes for each byte
         for channel, histogram in enumerate(histograms):
-            histogram += np.bincount(sample[start : start + 100, ..., channel].reshape(-1), minlength=256)
+            histogram += np.bincount(batch[..., channel].reshape(-1), minlength=256)
     values = np.arange(256, dtype="float64")
     mean, std = [], []
     for histogram in histograms / histograms[0].sum():
@@ -185,6 +175,8 @@ def train(
         batch_size=batch_size,
         augmentation=augmentation(recipe),
         label_smoothing=recipe.label_smoothing,
+        smoothing=recipe.smoothing,
+        balance=recipe.balance,
         seed=recipe.seed,
         first_epoch=first_epoch,
     )
@@ -225,6 +217,8 @@ def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], ste
             batch_size=recipe.batch_size,
             augmentation=augmentation(recipe),
             label_smoothing=recipe.label_smoothing,
+            smoothing=recipe.smoothing,
+            balance=recipe.balance,
         )
     )
     seconds = []

@@ -9,7 +9,7 @@ from pipelines.colour import brightness, contrast, gaussian_noise, grayscale, hu
 from pipelines.erase import cutout, random_erasing
 from pipelines.fill import FILL_MODES
 from pipelines.geometry import affine, horizontal_flip, random_crop, random_resized_crop, vertical_flip
-from pipelines.mix import Mix, cutmix, mixup
+from pipelines.mix import Mix, cutmix, mix_of, mixup
 from pipelines.operation import Operation, one_of, with_probability
 from pipelines.randaugment import randaugment
 
@@ -27,6 +27,7 @@ __all__ = [
     "grayscale",
     "horizontal_flip",
     "hue",
+    "mix_of",
     "mixup",
     "one_of",
     "randaugment",

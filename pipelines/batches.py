@@ -62,7 +62,7 @@ def make_train(
     for name, value, known in (("balance", balance, BALANCES), ("smoothing", smoothing, SMOOTHINGS)):
         if value not in known:
             raise ValueError(f"`{name}` must be one of {', '.join(known)}. Received: {name}={value!r}.")
-    operations, mixes = _in_order(augmentation)
+    steps = in_order(augmentation)
     chosen_labels = {head: values[chosen] for head, values in labels.items()}
     shares = example_weights(chosen_labels, num_classes) if balance == "sampling" else None
     targets = _targets(chosen_labels, num_classes, balance == "weights")
@@ -77,26 +77,23 @@ def make_train(
         return tf.data.Dataset.from_tensor_slices((batches[skipped:], batch_seeds[skipped:]))
 
     def finish(x: tf.Tensor, readable: tf.Tensor, places: tf.Tensor, seeds: tf.Tensor, applied: int = 0) -> tuple:
-        x = _augment(x, seeds, operations, applied)
         y, weight = {}, {}
         for head, (values, weights) in targets.items():
             y[head] = smooth(tf.gather(values, places), num_classes[head], label_smoothing, smoothing)
             weight[head] = tf.gather(weights, places) * tf.cast(readable, "float32")
-        for number, mix in enumerate(mixes, start=len(operations)):
-            x, kept = mix.apply(x, mix.draw(fork(seeds, number), tuple(x.shape[1:])))
-            y, weight = mix_labels(y, weight, kept)
-        return tf.cast(x, "float32"), y, weight
+        return augment_batch(x, y, weight, seeds, steps, applied)
 
     # The order of the steps, and why:
     # 1. an epoch's order, epoch after epoch, so that no epoch begins before every picture of the last was used;
     # 2. read and decode (gather, for pictures in memory) by that order: random access makes any step reachable;
     # 3. batch before augmenting, since every operation works on a whole batch at once;
-    # 4. operations on single pictures, as uint8, which is a quarter of the memory traffic of float32;
-    # 5. one-hot and smoothed labels, weights; then mixtures, which need both finished;
+    # 4. one-hot and smoothed labels, and weights;
+    # 5. operations on single pictures, as uint8, which is a quarter of the memory traffic of float32; then mixtures,
+    #    which need pictures and labels finished;
     # 6. float32 at the very end, and the next batches are made while the network computes.
     order = tf.data.Dataset.range(first_epoch, 2**31).flat_map(epoch_order)
     if isinstance(pictures, Streamed):
-        data = _stream(pictures, chosen, order, operations, batch_size, finish)
+        data = _stream(pictures, chosen, order, steps, batch_size, finish)
     else:
         memory, places_of = tf.constant(pictures), tf.constant(chosen, "int64")
 
@@ -136,24 +133,44 @@ def make_eval(
     return tf.data.Dataset.zip((data, answers)).map(join).prefetch(2)
 
 
-def _in_order(augmentation: Sequence[Any]) -> tuple[list[Operation], list[Mix]]:
-    """The operations on single pictures and the mixtures, which must come last."""
+def in_order(augmentation: Sequence[Any]) -> list[Operation | Mix]:
+    """The steps as operations; a `ValueError` unless mixtures come after all operations on single pictures."""
     steps = [adapt(step) for step in augmentation]
-    mixes = [step for step in steps if isinstance(step, Mix)]
-    if any(isinstance(step, Mix) for step in steps[: len(steps) - len(mixes)]):
+    is_mix = [isinstance(step, Mix) for step in steps]
+    if is_mix != sorted(is_mix):
         raise ValueError(
             "`mixup` and `cutmix` must come after the operations on single pictures. Received: "
             f"{', '.join(step.name for step in steps)}."
         )
-    return [step for step in steps if isinstance(step, Operation)], mixes
+    return steps
 
 
-def _augment(pictures: tf.Tensor, seeds: tf.Tensor, operations: Sequence[Operation], applied: int) -> tf.Tensor:
-    """Apply the operations in order, each with random numbers of its own, leaving out the first `applied`."""
-    for number, operation in enumerate(operations[applied:], start=applied):
-        choice = operation.draw(fork(seeds, number), tuple(pictures.shape[1:]))
-        pictures = operation.apply(pictures, choice)
-    return pictures
+def augment_batch(
+    x: tf.Tensor,
+    y: Mapping[str, tf.Tensor],
+    weight: Mapping[str, tf.Tensor],
+    seeds: tf.Tensor,
+    steps: Sequence[Operation | Mix],
+    applied: int = 0,
+) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], Mapping[str, tf.Tensor]]:
+    """Apply the steps in order, each with random numbers of its own; mixtures also to labels and weights.
+
+    Args:
+        x: Pictures, uint8 or float32 [B, height, width, channels], all but B static; float32 on return.
+        y: For every head, rows [B, classes].
+        weight: For every head [B].
+        seeds: uint32 [B, 3] of `randomness.example_seeds`.
+        steps: Of `in_order`.
+        applied: Leave out so many, which have been applied.
+    """
+    for number, step in enumerate(steps[applied:], start=applied):
+        choice = step.draw(fork(seeds, number), tuple(x.shape[1:]))
+        if isinstance(step, Mix):
+            x, kept = step.apply(x, choice)
+            y, weight = mix_labels(y, weight, kept)
+        else:
+            x = step.apply(x, choice)
+    return tf.cast(x, "float32"), y, weight
 
 
 def _order(count: int, shares: np.ndarray | None, seed: int, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -192,19 +209,19 @@ def _stream(
     pictures: Streamed,
     chosen: np.ndarray,
     order: tf.data.Dataset,
-    operations: Sequence[Operation],
+    steps: Sequence[Operation | Mix],
     batch_size: int,
     finish: Callable[..., tuple],
 ) -> tf.data.Dataset:
     """Batches of pictures on disk; what the first operation does not need of a picture is not decoded."""
     places_of = tf.constant(chosen, "int64")
     places = order.map(lambda places, seeds: tf.gather(places_of, places)).unbatch()
-    first = operations[0] if operations and operations[0].from_window else None
-    if first is None:
-        decoded = pictures.read(places)
-    else:
+    first = steps[0] if steps and isinstance(steps[0], Operation) and steps[0].from_window else None
+    if first:
         windows = order.map(lambda places, seeds: first.draw(fork(seeds, 0), (*pictures.size, 3))).unbatch()
         decoded = pictures.read(places, windows, first.from_window)
+    else:
+        decoded = pictures.read(places)
 
     def to_batch(decoded: tuple[tf.Tensor, tf.Tensor], drawn: tuple[tf.Tensor, tf.Tensor]) -> tuple:
         return finish(*decoded, *drawn, applied=1 if first else 0)

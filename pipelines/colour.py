@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipelines.operation import Operation, Size, as_float, as_pixels, select
 from pipelines.randomness import normal, uniform
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's conversion to grayscale
+LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # ITU-R BT.601 in 16 bits, as in Pillow: exact in float32
 
 
 def brightness(amount: float) -> Operation:
@@ -68,7 +68,7 @@ def adjust_brightness(pictures: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 def adjust_contrast(pictures: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Between the mean grey of the picture (0), the picture (1) and stronger."""
-    mean = tf.round(tf.reduce_mean(_grey(pictures), axis=[1, 2, 3], keepdims=True))
+    mean = tf.floor(tf.reduce_mean(_grey(pictures), axis=[1, 2, 3], keepdims=True) + 0.5)
     return as_pixels(_blend(mean, as_float(pictures), factor), pictures.dtype)
 
 
@@ -87,10 +87,9 @@ def adjust_hue(pictures: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
 def adjust_sharpness(pictures: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Between blurred (0), the picture (1) and sharpened; the outermost pixels stay as they are."""
     values = as_float(pictures)
-    kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], "float32") / 13
-    channels = pictures.shape[3]
-    kernel = tf.tile(kernel[:, :, None, None], [1, 1, channels, 1])
-    inner = tf.round(tf.nn.depthwise_conv2d(values, kernel, [1, 1, 1, 1], "VALID"))
+    rows = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
+    sums = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    inner = tf.round((sums + 4.0 * values[:, 1:-1, 1:-1]) / 13.0)  # the middle counts five times
     height, width = pictures.shape[1:3]
     is_inner = tf.pad(tf.ones([height - 2, width - 2, 1], tf.bool), [[1, 1], [1, 1], [0, 0]])
     blurred = tf.where(is_inner, tf.pad(inner, [[0, 0], [1, 1], [1, 1], [0, 0]]), values)
@@ -154,7 +153,8 @@ def _each(factor: tf.Tensor) -> tf.Tensor:
 
 def _grey(pictures: tf.Tensor) -> tf.Tensor:
     """Rounded luma, float32 [B, height, width, 1]."""
-    return tf.round(tf.reduce_sum(as_float(pictures) * tf.constant(LUMA), axis=-1, keepdims=True))
+    # Halves go up, as in Pillow: a grey that differs by one would be two levels of a colour far from it.
+    return tf.floor(tf.reduce_sum(as_float(pictures) * tf.constant(LUMA), axis=-1, keepdims=True) + 0.5)
 
 
 def _blend(first: tf.Tensor, second: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:

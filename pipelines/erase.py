@@ -67,7 +67,7 @@ def random_erasing(
         ratio = aspect[0] + shape * (aspect[1] - aspect[0])
         tall = tf.cast(tf.round(tf.sqrt(pixels * ratio)), "int32")
         wide = tf.cast(tf.round(tf.sqrt(pixels / ratio)), "int32")
-        fits = (tall < height) & (wide < width)
+        fits = (tall > 0) & (wide > 0) & (tall < height) & (wide < width)
         top = tf.cast(down * tf.cast(height - tall + 1, "float32"), "int32")
         left = tf.cast(right * tf.cast(width - wide + 1, "float32"), "int32")
         first = tf.argmax(tf.cast(fits, "int32"), axis=1, output_type="int32")

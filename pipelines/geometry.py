@@ -88,6 +88,8 @@ def random_resized_crop(
 
     Source: Going Deeper with Convolutions, section 6, https://arxiv.org/abs/1409.4842
     """
+    if min(size) < 1:
+        raise ValueError(f"`size` must be at least 1 pixel either way. Received: size={size}.")
     if not 0 < area[0] <= area[1] <= 1 or not 0 < aspect[0] <= aspect[1]:
         raise ValueError(
             "`area` must be a range in (0, 1], `aspect` a range of positive numbers. "
@@ -107,10 +109,8 @@ def random_resized_crop(
         def taken(values: tf.Tensor, otherwise: int) -> tf.Tensor:
             return tf.where(tf.reduce_any(fits, axis=1), tf.gather(values, first, batch_dims=1), otherwise)
 
-        central = (
-            round(min(height, width / min(max(width / height, aspect[0]), aspect[1]))),
-            round(min(width, height * min(max(width / height, aspect[0]), aspect[1]))),
-        )
+        nearest = min(max(width / height, aspect[0]), aspect[1])
+        central = max(1, round(min(height, width / nearest))), max(1, round(min(width, height * nearest)))
         tall, wide = taken(window_height, central[0]), taken(window_width, central[1])
         top = taken(_place(down, height - window_height), (height - central[0]) // 2)
         left = taken(_place(right, width - window_width), (width - central[1]) // 2)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.erase import inside
-from pipelines.operation import Choice, Size, as_float
+from pipelines.operation import Choice, Size, as_float, select
 from pipelines.randomness import fork, uniform
 
 KNOTS = 4096  # of the table that inverts the Beta distribution; between them the inverse is linear
@@ -62,6 +62,24 @@ def cutmix(alpha: float = 1.0, probability: float = 1.0) -> Mix:
         return as_float(mixed), 1.0 - tf.reduce_mean(tf.cast(covered, "float32"), axis=[1, 2])
 
     return Mix("cutmix", draw, apply)
+
+
+def mix_of(first: Mix, second: Mix) -> Mix:
+    """For every picture one of two mixtures, equally likely."""
+
+    def draw(seeds: tf.Tensor, size: Size) -> Choice:
+        return (
+            uniform(fork(seeds, 0), 1)[:, 0] < 0.5,
+            first.draw(fork(seeds, 1), size),
+            second.draw(fork(seeds, 2), size),
+        )
+
+    def apply(pictures: tf.Tensor, choice: Choice) -> tuple[tf.Tensor, tf.Tensor]:
+        is_first, own_first, own_second = choice
+        mixed, kept = zip(first.apply(pictures, own_first), second.apply(pictures, own_second), strict=True)
+        return select(is_first, *mixed), tf.where(is_first, *kept)
+
+    return Mix(f"{first.name} or {second.name}", draw, apply)
 
 
 def partner(values: tf.Tensor) -> tf.Tensor:

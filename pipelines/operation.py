@@ -35,21 +35,6 @@ class Operation:
     from_window: Callable[[tf.Tensor, Size], tf.Tensor] | None = None
 
 
-def augment(pictures: tf.Tensor, seeds: tf.Tensor, operations: Sequence[Operation], first: int = 0) -> tf.Tensor:
-    """Apply the operations in order, each with random numbers of its own.
-
-    Args:
-        pictures: uint8 or float32 [B, height, width, channels]; all but B static.
-        seeds: uint32 [B, 3], of `randomness.example_seeds`.
-        operations: All of them.
-        first: Leave out those before this one (they have been applied).
-    """
-    for number, operation in enumerate(operations[first:], start=first):
-        choice = operation.draw(fork(seeds, number), tuple(pictures.shape[1:]))
-        pictures = operation.apply(pictures, choice)
-    return pictures
-
-
 def one_of(operations: Sequence[Operation]) -> Operation:
     """One of the operations for every picture, all equally likely. They must keep size and dtype."""
     operations = list(operations)

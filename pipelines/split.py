@@ -2,11 +2,14 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
 from pipelines.labels import MISSING
+from pipelines.table import read_table
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -53,6 +56,41 @@ def split(
         strata = _merge_smallest(joint[usable], most=held_out)
         pairs = list(StratifiedShuffleSplit(1, test_size=held_out, random_state=seed).split(usable, strata))
     return [_keep_classes(np.concatenate([usable[train], alone]), usable[held], labels) for train, held in pairs]
+
+
+def split_by_file(path: Path, ids: np.ndarray, id_column: str) -> list[Split]:
+    """The index pairs (train, validation) that a CSV file asks for.
+
+    Args:
+        path: One row a picture to hold out, named in the column `id_column` (or the only column). With a column "fold"
+            there is one pair for each of its values, in their order; a picture that the file does not name is always
+            trained on.
+        ids: Of all labelled pictures.
+        id_column: As in train.csv.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such file; it names pictures that are not there, one twice, all, none.
+    """
+    table = read_table(path)
+    column = id_column if id_column in table.columns else table.columns[0]
+    places = {name: place for place, name in enumerate(ids)}
+    unknown = [name for name in table[column] if name not in places]
+    if unknown:
+        raise ValueError(
+            f"{path} names {len(unknown):,} pictures that are not among the labelled ones, such as {unknown[0]!r}; "
+            f"ids look like {ids[0]!r}."
+        )
+    if table[column].duplicated().any():
+        raise ValueError(f"{path} names {table[column][table[column].duplicated()].iloc[0]!r} more than once.")
+    folds = table["fold"] if "fold" in table.columns else pd.Series("", index=table.index)
+    everything = np.arange(len(ids))
+    pairs = []
+    for fold in sorted(set(folds)):
+        held_out = np.sort([places[name] for name in table[column][folds == fold]])
+        pairs.append((np.setdiff1d(everything, held_out), held_out))
+    if not pairs or any(not len(train) for train, _ in pairs):
+        raise ValueError(f"{path} holds out {'every picture' if pairs else 'no picture'}; some must be trained on.")
+    return pairs
 
 
 def _keep_classes(train: np.ndarray, held_out: np.ndarray, labels: Mapping[str, np.ndarray]) -> Split:

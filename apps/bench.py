@@ -1,0 +1,105 @@
+"""`kerascnn bench NAME`: speed, measured side by side in one process."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from apps import files
+from apps.console import Console
+from apps.run_folder import package_versions
+
+WARM_UP = 5  # steps before each measurement
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Something to measure.
+
+    Attributes:
+        name: As printed.
+        pictures: How many a step works on.
+        start: Makes ready and returns the step. What it starts in the background ends when the step is forgotten, so
+            that nothing is prepared in the others' time.
+        seconds: How long a measurement takes.
+    """
+
+    name: str
+    pictures: int
+    start: Callable[[], Callable[[], object]]
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Pictures a second: the median of the measurements, the lowest and the highest."""
+
+    name: str
+    median: float
+    low: float
+    high: float
+
+
+def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> None:
+    """Run a benchmark and print its figures.
+
+    Raises:
+        ValueError: There is no such benchmark.
+    """
+    from apps.bench_pipeline import bench_pipeline
+
+    known = {"pipeline": bench_pipeline}
+    if name not in known:
+        raise ValueError(f"There is no benchmark {name!r}. Benchmarks: {', '.join(known)}.")
+    console.say(f"{os.cpu_count()} cores, {platform.machine()}, {package_versions()}")
+    tables = known[name](rounds, console)
+    if json_file is not None:
+        files.write_json(
+            json_file,
+            {
+                "benchmark": name,
+                "cores": os.cpu_count(),
+                "versions": package_versions(),
+                "rounds": rounds,
+                "pictures_per_second": {title: [asdict(figure) for figure in table] for title, table in tables.items()},
+            },
+        )
+
+
+def measure(contestants: Sequence[Contestant], rounds: int) -> list[Figure]:
+    """Measure all contestants in turn, round after round, so that a slow moment of the machine meets all of them."""
+    speeds: list[list[float]] = [[] for _ in contestants]
+    for _ in range(rounds):
+        for contestant, speed in zip(contestants, speeds, strict=True):
+            speed.append(_speed(contestant))
+    return [
+        Figure(contestant.name, statistics.median(speed), min(speed), max(speed))
+        for contestant, speed in zip(contestants, speeds, strict=True)
+    ]
+
+
+def print_figures(title: str, figures: Iterable[Figure], console: Console, reference: str | None = None) -> None:
+    """A table: pictures a second, their range, and their ratio to the figure named `reference`."""
+    figures = list(figures)
+    base = next((figure.median for figure in figures if figure.name == reference), None)
+    console.say()
+    console.say(title)
+    for figure in figures:
+        ratio = f"{figure.median / base:7.1%}" if base else ""
+        spread = f"({figure.low:,.0f} to {figure.high:,.0f})"
+        console.say(f"  {figure.name:<52} {figure.median:>10,.0f} pictures/s {spread:<22} {ratio}".rstrip())
+
+
+def _speed(contestant: Contestant) -> float:
+    """Pictures a second, of one measurement."""
+    step = contestant.start()
+    for _ in range(WARM_UP):
+        step()
+    start, steps = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - start) < contestant.seconds:
+        step()
+        steps += 1
+    return contestant.pictures * steps / seconds
