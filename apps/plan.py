@@ -3,11 +3,13 @@
 import hashlib
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from apps.augmentation import augmentation
 from apps.console import Console, duration
 from apps.recipe import Choices, Recipe, resolve
 from apps.training import Data, build_network
@@ -79,11 +81,11 @@ def make_plan(
     )
     began = time.monotonic()
     with console.progress("decoding", len(labelled) + len(hidden)) as bar:
-        options = {"memory": memory, "verified": competition.verified, "strict": strict}
-        pictures, errors = open_pictures(labelled, recipe.image_size, **options, on_progress=bar.update)
-        test_pictures, test_errors = open_pictures(
-            hidden, recipe.image_size, **options, on_progress=lambda done: bar.update(len(labelled) + done)
+        open_all = partial(
+            open_pictures, size=recipe.image_size, memory=memory, verified=competition.verified, strict=strict
         )
+        pictures, errors = open_all(labelled, on_progress=bar.update)
+        test_pictures, test_errors = open_all(hidden, on_progress=lambda done: bar.update(len(labelled) + done))
     console.say(f"decoded   {len(labelled) + len(hidden):,} pictures in {duration(time.monotonic() - began)}")
     console.say(f"memory    {_regime(pictures)}")
 
@@ -147,10 +149,12 @@ def print_plan(plan: Plan, console: Console) -> None:
     elif plan.groups is not None and len(held_out):
         validation += f" in {len(np.unique(plan.groups[held_out])):,} groups"
     hidden = f"{len(plan.test_ids):,} to predict" if len(plan.test_ids) else "no test pictures"
-    mirrored = "mirrored at random" if recipe.flip else "never mirrored"
+    steps = [step.name.replace("_", " ") for step in augmentation(recipe)]
+    balance = {"none": "", "weights": "; rare classes weigh more", "sampling": "; rare classes are drawn more often"}
     console.say(f"data      {len(data.pictures):,} labelled pictures, {validation}; {hidden}")
     console.say(f"predict   {heads}")
-    console.say(f"pictures  {recipe.image_size[0]}x{recipe.image_size[1]} (height x width), {mirrored}")
+    console.say(f"pictures  {recipe.image_size[0]}x{recipe.image_size[1]} (height x width){balance[recipe.balance]}")
+    console.say(f"augment   {', '.join(steps) or 'nothing'}")
     console.say(f"network   {recipe.model}, width {recipe.width:g}, {plan.parameters:,} parameters, {recipe.precision}")
     console.say(
         f"steps     {recipe.epochs} epochs of {len(train_index) // recipe.batch_size} steps of {recipe.batch_size} "

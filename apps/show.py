@@ -88,9 +88,9 @@ def _apply(
     y = {head: smooth(tf.constant(values), len(classes[head]), 0.0) for head, values in labels.items()}
     weight = {head: tf.constant((values != MISSING).astype("float32")) for head, values in labels.items()}
     seeds = example_seeds(recipe.seed, epoch, index)
-    x, y, _ = augment_batch(tf.constant(pictures), y, weight, seeds, steps)
+    x, mixed, _ = augment_batch(tf.constant(pictures), y, weight, seeds, steps)
     captions = [
-        "\n".join(_caption(rows[number].numpy(), classes[head]) for head, rows in y.items())
+        "\n".join(_caption(rows[number].numpy(), classes[head]) for head, rows in mixed.items())
         for number in range(len(pictures))
     ]
     return np.round(x.numpy()).clip(0, 255).astype("uint8"), captions

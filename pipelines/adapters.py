@@ -26,8 +26,8 @@ def adapt(transform: Any) -> Operation | Mix:
       policy, and pictures are float32 from there on. The layer's own seed is not used: its random numbers are a
       function of (seed, epoch, first picture of the batch), so they are the same in every process, but what happens to
       a picture depends on its batch. `RandomCrop` and the choices of `RandAugment` are drawn once a batch by Keras.
-    * A KerasCV layer, or a layer of your own, keeps its own random state. Give it a seed: a whole run is then repeatable
-      (batches are made in order), but a resumed run draws other numbers than an uninterrupted one.
+    * A KerasCV layer, or a layer of your own, keeps its own random state. Give it a seed: a whole run is then
+      repeatable (batches are made in order), but a resumed run draws other numbers than an uninterrupted one.
     * An Albumentations transform sees one uint8 picture [height, width, channels] after the other. It is seeded for
       every picture, so it is as reproducible as our own operations; it runs under Python's lock and is slow.
     * A function sees the batch in float32 and returns it. If it has a second parameter without a default, it also

@@ -1,6 +1,6 @@
 """Batches for `model.fit`, a pure function of (seed, epoch, picture), whether the pictures are in memory or on disk."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,12 +76,12 @@ def make_train(
         batch_seeds = tf.reshape(seeds[: steps * batch_size], [steps, batch_size, 3])
         return tf.data.Dataset.from_tensor_slices((batches[skipped:], batch_seeds[skipped:]))
 
-    def finish(x: tf.Tensor, readable: tf.Tensor, places: tf.Tensor, seeds: tf.Tensor, applied: int = 0) -> tuple:
+    def finish(x: tf.Tensor, readable: tf.Tensor, places: tf.Tensor, seeds: tf.Tensor) -> tuple:
         y, weight = {}, {}
         for head, (values, weights) in targets.items():
             y[head] = smooth(tf.gather(values, places), num_classes[head], label_smoothing, smoothing)
             weight[head] = tf.gather(weights, places) * tf.cast(readable, "float32")
-        return augment_batch(x, y, weight, seeds, steps, applied)
+        return augment_batch(x, y, weight, seeds, steps)
 
     # The order of the steps, and why:
     # 1. an epoch's order, epoch after epoch, so that no epoch begins before every picture of the last was used;
@@ -91,17 +91,20 @@ def make_train(
     # 5. operations on single pictures, as uint8, which is a quarter of the memory traffic of float32; then mixtures,
     #    which need pictures and labels finished;
     # 6. float32 at the very end, and the next batches are made while the network computes.
+    place_in_all = tf.constant(chosen, "int64")
     order = tf.data.Dataset.range(first_epoch, 2**31).flat_map(epoch_order)
     if isinstance(pictures, Streamed):
-        data = _stream(pictures, chosen, order, steps, batch_size, finish)
+        decoded = pictures.read(order.map(lambda places, seeds: tf.gather(place_in_all, places)).unbatch())
+        decoded = decoded.batch(batch_size, drop_remainder=True)
+        data = tf.data.Dataset.zip((decoded, order)).map(lambda decoded, drawn: finish(*decoded, *drawn))
     else:
-        memory, places_of = tf.constant(pictures), tf.constant(chosen, "int64")
+        memory = tf.constant(pictures)
 
         def from_memory(places: tf.Tensor, seeds: tf.Tensor) -> tuple:
-            x = tf.gather(memory, tf.gather(places_of, places))
+            x = tf.gather(memory, tf.gather(place_in_all, places))
             return finish(x, tf.ones([batch_size], tf.bool), places, seeds)
 
-        data = order.map(from_memory, num_parallel_calls=1)
+        data = order.map(from_memory)
     return data.prefetch(2)
 
 
@@ -117,7 +120,9 @@ def make_eval(
         data = pictures.read(tf.data.Dataset.range(len(pictures)))
     else:
         data = tf.data.Dataset.from_tensor_slices((pictures, np.ones(len(pictures), bool)))
-    data = data.batch(batch_size).map(lambda x, readable: (tf.cast(x, "float32"), readable))
+    # Keras warns that the data ran out where their number is not known beforehand.
+    data = data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(-(-len(pictures) // batch_size)))
+    data = data.map(lambda x, readable: (tf.cast(x, "float32"), readable))
     if labels is None or num_classes is None:
         return data.map(lambda x, readable: x).prefetch(2)
     check_labels(len(pictures), labels, num_classes)
@@ -151,7 +156,6 @@ def augment_batch(
     weight: Mapping[str, tf.Tensor],
     seeds: tf.Tensor,
     steps: Sequence[Operation | Mix],
-    applied: int = 0,
 ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], Mapping[str, tf.Tensor]]:
     """Apply the steps in order, each with random numbers of its own; mixtures also to labels and weights.
 
@@ -161,9 +165,8 @@ def augment_batch(
         weight: For every head [B].
         seeds: uint32 [B, 3] of `randomness.example_seeds`.
         steps: Of `in_order`.
-        applied: Leave out so many, which have been applied.
     """
-    for number, step in enumerate(steps[applied:], start=applied):
+    for number, step in enumerate(steps):
         choice = step.draw(fork(seeds, number), tuple(x.shape[1:]))
         if isinstance(step, Mix):
             x, kept = step.apply(x, choice)
@@ -203,28 +206,3 @@ def _targets(
             known *= class_weights(values, num_classes[head])[np.maximum(values, 0)]
         targets[head] = (tf.constant(values, "int32"), tf.constant(known, "float32"))
     return targets
-
-
-def _stream(
-    pictures: Streamed,
-    chosen: np.ndarray,
-    order: tf.data.Dataset,
-    steps: Sequence[Operation | Mix],
-    batch_size: int,
-    finish: Callable[..., tuple],
-) -> tf.data.Dataset:
-    """Batches of pictures on disk; what the first operation does not need of a picture is not decoded."""
-    places_of = tf.constant(chosen, "int64")
-    places = order.map(lambda places, seeds: tf.gather(places_of, places)).unbatch()
-    first = steps[0] if steps and isinstance(steps[0], Operation) and steps[0].from_window else None
-    if first:
-        windows = order.map(lambda places, seeds: first.draw(fork(seeds, 0), (*pictures.size, 3))).unbatch()
-        decoded = pictures.read(places, windows, first.from_window)
-    else:
-        decoded = pictures.read(places)
-
-    def to_batch(decoded: tuple[tf.Tensor, tf.Tensor], drawn: tuple[tf.Tensor, tf.Tensor]) -> tuple:
-        return finish(*decoded, *drawn, applied=1 if first else 0)
-
-    decoded = decoded.batch(batch_size, drop_remainder=True)
-    return tf.data.Dataset.zip((decoded, order)).map(to_batch, num_parallel_calls=1)

@@ -63,7 +63,9 @@ def encoded_pictures(table: pd.DataFrame) -> Encoded:
     files = Encoded.files(table["path"].tolist())
     if "start" not in table.columns:
         return files
-    return Encoded(files.paths, *(table[column].to_numpy("int64") for column in ("start", "length", "checksum")))
+    # Copies, since pandas gives arrays that cannot be written to, and `Encoded` notes what it finds.
+    places = (table[column].to_numpy("int64", copy=True) for column in ("start", "length", "checksum"))
+    return Encoded(files.paths, *places)
 
 
 def read_csv_competition(

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 # The header is searched for the orientation; cameras write it into the first segment, which holds 64 KiB at most.
 HEADER_BYTES = 1 << 17
-MARGIN = 8  # pixels decoded around a window of a JPEG
 
 
 def decode_picture(data: tf.Tensor, size: tuple[int, int] | None = None) -> tf.Tensor:
@@ -31,34 +30,6 @@ def decode_picture(data: tf.Tensor, size: tuple[int, int] | None = None) -> tf.T
         return picture
     fits = tf.reduce_all(tf.shape(picture)[:2] == size)
     return tf.ensure_shape(tf.cond(fits, lambda: picture, lambda: resize(picture, size)), [*size, 3])
-
-
-def decode_window(data: tf.Tensor, size: tuple[int, int], window: tf.Tensor) -> tf.Tensor:
-    """A window of `decode_picture(data, size)`, the same bit by bit; of an upright JPEG of that size only it is decoded.
-
-    Args:
-        data: A scalar string tensor, the whole file.
-        size: (height, width) of the picture.
-        window: Top, left, height, width within it: int32 [4].
-    """
-    top, left, height, width = tf.unstack(window)
-
-    def whole() -> tf.Tensor:
-        return decode_picture(data, size)[top : top + height, left : left + width]
-
-    def part() -> tf.Tensor:
-        # Colours are stored at half the resolution: without their neighbours the window's outermost pixels differ.
-        above, beside = tf.minimum(top, MARGIN), tf.minimum(left, MARGIN)
-        below, behind = tf.minimum(size[0] - top - height, MARGIN), tf.minimum(size[1] - left - width, MARGIN)
-        larger = tf.stack([top - above, left - beside, height + above + below, width + beside + behind])
-        decoded = tf.io.decode_and_crop_jpeg(data, larger, channels=3, dct_method="INTEGER_ACCURATE")
-        return decoded[above : above + height, beside : beside + width]
-
-    def fits() -> tf.Tensor:
-        return ~_may_hold_exif(data) & tf.reduce_all(tf.io.extract_jpeg_shape(data)[:2] == size)
-
-    partly = tf.cond(_starts_with(data, b"\xff\xd8\xff"), fits, lambda: tf.constant(False))
-    return tf.ensure_shape(tf.cond(partly, part, whole), [None, None, 3])
 
 
 def _decode_others(data: tf.Tensor) -> tf.Tensor:

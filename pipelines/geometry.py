@@ -4,6 +4,7 @@ import itertools
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -79,7 +80,8 @@ def random_resized_crop(
     """Cut out a window of random area and shape and resize it bilinearly to `size`.
 
     Of ten windows drawn, the first that fits is taken; where none fits, the largest central one of a shape within
-    `aspect`. Resizing is antialiased where the picture is more than twice as large as `size`.
+    `aspect`. A window more than twice as high or wide as `size`, and no smaller the other way, is reduced by averaging
+    areas.
 
     Args:
         size: (height, width) of the result.
@@ -116,22 +118,22 @@ def random_resized_crop(
         left = taken(_place(right, width - window_width), (width - central[1]) // 2)
         return tf.stack([top, left, tall, wide], axis=1)
 
-    def from_window(window: tf.Tensor, picture: Size) -> tf.Tensor:
-        antialias = picture[0] > 2 * size[0] or picture[1] > 2 * size[1]
-        resized = tf.image.resize(as_float(window), size, method="bilinear", antialias=antialias)
-        if window.dtype.is_integer:  # interpolated values need no clipping, and a sum is rounded by a cast
-            resized = tf.cast(resized + 0.5, window.dtype)
-        return tf.ensure_shape(resized, [*size, picture[2]])
+    def cut(pictures: np.ndarray, windows: np.ndarray) -> np.ndarray:
+        done = np.empty((len(pictures), *size, pictures.shape[3]), pictures.dtype)
+        for picture, (top, left, height, width), result in zip(pictures, windows, done, strict=True):
+            window = picture[top : top + height, left : left + width]
+            # OpenCV averages areas only where neither side grows; else it would take single pixels.
+            shrinks = (height > 2 * size[0] and width >= size[1]) or (width > 2 * size[1] and height >= size[0])
+            resized = cv2.resize(window, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            result[...] = resized.reshape(result.shape)  # OpenCV drops an only channel
+        return done
 
     def apply(pictures: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
-        def cut(both: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            picture, (top, left, height, width) = both[0], tf.unstack(both[1])
-            return from_window(picture[top : top + height, left : left + width], tuple(pictures.shape[1:]))
+        # OpenCV resizes five times as fast as TensorFlow, whose kernel alone takes as long as decoding the picture.
+        resized = tf.numpy_function(cut, [pictures, windows], pictures.dtype, stateful=False)
+        return tf.ensure_shape(resized, [pictures.shape[0], *size, pictures.shape[3]])
 
-        spec = tf.TensorSpec([*size, pictures.shape[3]], pictures.dtype)
-        return tf.map_fn(cut, (pictures, windows), fn_output_signature=spec)
-
-    return Operation("random_resized_crop", draw, apply, from_window)
+    return Operation("random_resized_crop", draw, apply)
 
 
 def _place(fraction: tf.Tensor, room: tf.Tensor) -> tf.Tensor:

@@ -42,8 +42,8 @@ def mixup(alpha: float = 0.2, probability: float = 1.0) -> Mix:
 def cutmix(alpha: float = 1.0, probability: float = 1.0) -> Mix:
     """Replace a rectangle of each picture by the same one of its partner.
 
-    The rectangle has the picture's shape, an area drawn from Beta(alpha, alpha) and a centre anywhere; what lies outside
-    the picture is cut off, and the labels follow the pixels that are left.
+    The rectangle has the picture's shape, a share of its area drawn from Beta(alpha, alpha) and a centre anywhere; what
+    lies outside the picture is cut off, and the labels follow the pixels that are left.
 
     Source: CutMix: Regularization Strategy to Train Strong Classifiers, https://arxiv.org/abs/1905.04899
     """

@@ -24,15 +24,11 @@ class Operation:
         name: What it is called in pictures and messages.
         draw: Seeds [B, 3] and the pictures' size to the choices.
         apply: Pictures and choices to pictures of the same dtype.
-        from_window: For an operation whose choice is a window int32 [B, 4] (top, left, height, width): what `apply`
-            makes of one picture's window, given that window and the picture's size. As the first operation of a stream
-            it needs no more of the picture decoded.
     """
 
     name: str
     draw: Callable[[tf.Tensor, Size], Choice]
     apply: Callable[[tf.Tensor, Choice], tf.Tensor]
-    from_window: Callable[[tf.Tensor, Size], tf.Tensor] | None = None
 
 
 def one_of(operations: Sequence[Operation]) -> Operation:

@@ -1,12 +1,16 @@
 """Writing TFRecord shards: several processes, each shard whole or not at all, an interrupted writing goes on."""
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +26,8 @@ from pipelines.whole_file import UNFINISHED, whole_file
 
 SHARD_BYTES = 64 * 2**20
 PARTS = ("train", "val", "test")
-SHUFFLE_SEED = (
-    0  # neighbours on disk are not neighbours in the table, for those who read the shards one after the other
-)
+# Neighbours on disk are not neighbours in the table, for those who read the shards one after the other.
+SHUFFLE_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def write_records(
     folder: Path,
     *,
     processes: int | None = None,
+    strict: bool = False,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
     """Write shards of all pictures of a data set, hidden ones included; returns what was left out, a line each.
@@ -58,30 +62,35 @@ def write_records(
         competition: Of `pipelines.open_dataset`.
         folder: New, empty, or begun by an earlier call for the same data.
         processes: How many write at a time; None for one a core.
+        strict: Raise when a row or a picture would be left out.
         on_progress: Called with the number of pictures done.
 
     Raises:
-        ValueError: The folder holds something else.
+        ValueError: The folder holds something else, another process writes into it, or (`strict`) something would be
+            left out.
     """
+    if strict:
+        _refuse(competition.left_out)
     everything = _all_rows(competition)
+    answers = competition.answers().reset_index(names=competition.id_column) if competition.answers else None
     jobs = _jobs(everything, competition.targets, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _begin(folder, everything)
-    done = sum(len(job.numbers) for job in jobs if job.note.is_file())
-    on_progress(done)
-    waiting = [job for job in jobs if not job.note.is_file()]
-    # Processes of their own, not copies of this one: TensorFlow's threads do not survive a fork.
-    with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(write_shard, job): job for job in waiting}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                done += len(futures[future].numbers)
-                on_progress(done)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return _finish(folder, competition, everything, jobs)
+    with _begun(folder, everything, jobs):
+        done = sum(len(job.numbers) for job in jobs if job.note.is_file())
+        on_progress(done)
+        waiting = [job for job in jobs if not job.note.is_file()]
+        # Processes of their own, not copies of this one: TensorFlow's threads do not survive a fork.
+        with ProcessPoolExecutor(processes or os.cpu_count(), get_context("spawn"), _start_process) as pool:
+            with _quiet():
+                futures = {pool.submit(write_shard, job): job for job in waiting}
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    done += len(futures[future].numbers)
+                    on_progress(done)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return _finish(folder, competition, everything, answers, jobs, strict)
 
 
 def is_picture(data: bytes) -> bool:
@@ -115,9 +124,38 @@ def write_shard(job: Job) -> None:
         unfinished.write_text(json.dumps({"places": places, "unreadable": unreadable}), encoding="utf-8")
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Processes started meanwhile print nothing where TensorFlow's messages are not wanted: some ignore its log level."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
+        yield
+        return
+    standard_error, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+        os.close(nowhere)
+
+
+def _start_process() -> None:
+    """What a process does before its first shard: leave GPUs and Ctrl-C to its parent, and never outlive it."""
+    tf.config.set_visible_devices([], "GPU")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_with_parent() -> None:
+        if parent := parent_process():
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
 def _all_rows(competition: Competition) -> pd.DataFrame:
-    """Every row, labelled and hidden: part, id, path, group, a column for each head, and its place if it is in a shard."""
-    train = competition.train.drop(columns="path").assign(path=competition.train["path"])
+    """Every row, labelled and hidden: part, id, path, group, a column for each head; if it is in a shard, its place."""
+    train = competition.train.copy()
     for target in competition.targets:
         train[LABEL + target] = competition.labels[target]
     tables = [train]
@@ -133,7 +171,7 @@ def _jobs(everything: pd.DataFrame, targets: Sequence[str], folder: Path) -> lis
         rows = everything[(everything["part"] == part) & everything["path"].notna()]
         rows = rows.iloc[np.random.default_rng(SHUFFLE_SEED).permutation(len(rows))]
         encoded = encoded_pictures(rows)
-        count = -(-encoded.total_bytes() // SHARD_BYTES)
+        count = min(len(rows), max(1, -(-encoded.total_bytes() // SHARD_BYTES)))
         for number, chosen in enumerate(np.array_split(np.arange(len(rows)), count) if count else ()):
             table = rows.iloc[chosen]
             jobs.append(
@@ -150,46 +188,75 @@ def _jobs(everything: pd.DataFrame, targets: Sequence[str], folder: Path) -> lis
     return jobs
 
 
-def _begin(folder: Path, everything: pd.DataFrame) -> None:
-    """Note what is being written, or see that it is the same as in the folder already."""
-    fingerprint = hashlib.sha256(everything.to_csv(index=False).encode("utf-8", "replace")).hexdigest()
+@contextmanager
+def _begun(folder: Path, everything: pd.DataFrame, jobs: Sequence[Job]) -> Iterator[None]:
+    """Note what is being written, or see that it is what the folder was begun with; keep other processes out."""
+    sizes = [(job.path.name, job.encoded.total_bytes()) for job in jobs]
+    table = everything.to_csv(index=False).encode("utf-8", "surrogateescape")
+    fingerprint = hashlib.sha256(table + json.dumps(sizes).encode()).hexdigest()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder. Choose another name.")
+    folder.mkdir(parents=True, exist_ok=True)
     begun = folder / "unfinished.json"
-    if begun.is_file():
-        if json.loads(begun.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+    if not begun.is_file():
+        if any(not entry.name.startswith(UNFINISHED) for entry in folder.iterdir()):
+            raise ValueError(f"{folder} is not empty. Choose another folder.")
+        with whole_file(begun) as unfinished:
+            unfinished.write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf-8")
+    with begun.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"Another process is writing into {folder}. Wait for it, or stop it.") from None
+        if json.load(file)["fingerprint"] != fingerprint:
             raise ValueError(f"{folder} was begun with other data. Choose another folder, or remove it.")
         for left_over in folder.glob(f"{UNFINISHED}*"):
             left_over.unlink(missing_ok=True)  # of a process that was killed
-    elif any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty. Choose another folder.")
-    else:
-        with whole_file(begun) as unfinished:
-            unfinished.write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf-8")
+        yield
 
 
-def _finish(folder: Path, competition: Competition, everything: pd.DataFrame, jobs: Sequence[Job]) -> list[str]:
+def _finish(
+    folder: Path,
+    competition: Competition,
+    everything: pd.DataFrame,
+    answers: pd.DataFrame | None,
+    jobs: Sequence[Job],
+    strict: bool,
+) -> list[str]:
     """Join the shards' notes to index.csv; a labelled picture that cannot be read is left out of it."""
-    index = everything.drop(columns=["path", *PLACE], errors="ignore")
-    index[["shard", *PLACE]] = ""
-    index = index.astype(object)
-    unread = []
+    places, unreadable = [], []
     for job in jobs:
         note = json.loads(job.note.read_text(encoding="utf-8"))
-        for number, start, length, checksum in note["places"]:
-            index.loc[number, ["shard", *PLACE]] = [job.path.name, start, length, checksum]
-        unread += [(number, f"{everything['id'][number]}: {reason}") for number, reason in note["unreadable"]]
-    left_out = [*competition.left_out, *(line for _, line in sorted(unread))]
-    index = index[(index["shard"] != "") | (index["part"] == "test")]
+        places += [(number, [job.path.name, *place]) for number, *place in note["places"]]
+        unreadable += note["unreadable"]
+    is_test = everything["part"] == "test"
+    left_out = list(competition.left_out)
+    for number, reason in sorted(unreadable):
+        left_out.append(
+            f"{everything['id'][number]}: {reason}{' (predicted by class frequency)' if is_test[number] else ''}"
+        )
+    if strict:
+        _refuse(left_out)
+    numbers = [number for number, _ in places]
+    found = pd.DataFrame([place for _, place in places], numbers, ["shard", *PLACE], dtype=object)
+    index = everything.drop(columns=["path", *PLACE], errors="ignore").join(found)
+    index = index[index["shard"].notna() | is_test]
     description = {
-        "format": 1,
         "id_column": competition.id_column,
         "group_column": competition.group_column,
         "has_test": competition.test is not None,
         "columns": competition.columns,
         "left_out": left_out,
     }
-    answers = competition.answers().reset_index(names=competition.id_column) if competition.answers else None
     write_index(folder, index, description, answers)
     for job in jobs:
         job.note.unlink(missing_ok=True)
     (folder / "unfinished.json").unlink(missing_ok=True)
     return left_out
+
+
+def _refuse(left_out: Sequence[str]) -> None:
+    if left_out:
+        raise ValueError(
+            f"`--strict` allows nothing to be left out, and {len(left_out)} things would be, such as {left_out[0]}."
+        )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipelines.arrays import read_arrays
 from pipelines.competition import Competition, read_class_folders, read_csv_competition
-from pipelines.records import is_begun, is_finished, read_records
+from pipelines.records import FORMAT, has_index, is_begun, read_records
 
 EXPECTED = (
     "Expected `digits`, `tfds:NAME`, a folder with train.csv and pictures, a folder with one sub-folder per class, "
@@ -48,7 +48,7 @@ def open_dataset(
         return read_csv_competition(digits_folder(), "digits", targets, group, id_column)
     name = dataset_name(data)
     if str(data).startswith("tfds:"):
-        return read_records(_tfds_folder(str(data).removeprefix("tfds:")), name, targets, group)
+        return read_records(_tfds_folder(str(data).removeprefix("tfds:")), name, targets, group, id_column)
     path = Path(data)
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}. {EXPECTED}.")
@@ -65,10 +65,10 @@ def open_dataset(
         return read_csv_competition(_lay_out(arrays[0]), name, targets, group, id_column)
     if is_begun(path):
         raise ValueError(f"Writing shards into {path} was begun and not finished. Call `kerascnn records` again.")
-    if is_finished(path):
-        return read_records(path, name, targets, group)
-    if shards := sorted(path.glob("*.tfrecord*")):
-        return read_records(_indexed(shards), name, targets, group, path)
+    if has_index(path):
+        return read_records(path, name, targets, group, id_column)
+    if shards := sorted(file for file in path.glob("*.tfrec*") if file.is_file()):
+        return read_records(_indexed(shards, targets, group, id_column), name, targets, group, id_column, path)
     if group or id_column or (targets and list(targets) != ["label"]):
         raise ValueError(f"`--target`, `--group` and `--id` name columns of a train.csv, and {path} has none.")
     return read_class_folders(path, name)
@@ -152,16 +152,17 @@ def _lay_out(archive: Path) -> Path:
     return _folder_for(archive)
 
 
-def _indexed(shards: Sequence[Path]) -> Path:
+def _indexed(shards: Sequence[Path], targets: Sequence[str] | None, group: str | None, id_column: str | None) -> Path:
     """The folder in the cache that holds the index of shards another program wrote; a changed shard is read anew."""
     from pipelines.foreign_records import index_shards
 
     states = [(os.fspath(shard.resolve()), shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
-    key = hashlib.sha256(repr(states).encode()).hexdigest()[:12]
+    state = (FORMAT, states, targets and list(targets), group, id_column)
+    key = hashlib.sha256(repr(state).encode()).hexdigest()[:12]
     target = cache_folder() / f"{shards[0].parent.resolve().name}-index-{key}"
     with _made_once(target) as folder:
         if folder:
-            index_shards(list(shards), folder)
+            index_shards(shards, folder, targets, group, id_column)
     return target
 
 
@@ -170,18 +171,20 @@ def _tfds_folder(name: str) -> Path:
     from pipelines.tfds_source import copy_tfds, prepared_builder
 
     builder = prepared_builder(name)
-    target = cache_folder() / f"tfds-{builder.info.full_name.replace('/', '-')}"
+    described = Path(builder.data_dir, "dataset_info.json")  # written anew when the data are
+    name = f"tfds-{builder.info.full_name.replace('/', '-')}"
+    target = _folder_for(described, name) if described.is_file() else cache_folder() / name
     with _made_once(target) as folder:
         if folder:
             copy_tfds(builder, folder)
     return target
 
 
-def _folder_for(archive: Path) -> Path:
+def _folder_for(archive: Path, name: str | None = None) -> Path:
     """The folder in the cache for a file as it is now."""
     state = archive.stat()
     key = hashlib.sha256(f"{archive.resolve()}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()[:12]
-    return cache_folder() / f"{archive.stem}-{key}"
+    return cache_folder() / f"{name or archive.stem}-{key}"
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def split_by_file(path: Path, ids: np.ndarray, id_column: str) -> list[Split]:
         id_column: As in train.csv.
 
     Raises:
-        FileNotFoundError, ValueError: There is no such file; it names pictures that are not there, one twice, all, none.
+        FileNotFoundError, ValueError: There is no such file; it names an unknown picture, one twice, all or none.
     """
     table = read_table(path)
     column = id_column if id_column in table.columns else table.columns[0]

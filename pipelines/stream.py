@@ -1,14 +1,13 @@
 """Pictures that stay encoded on disk and are decoded when their turn comes: memory does not grow with their number."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
-from pipelines.decode import decode_picture, decode_window
+from pipelines.decode import decode_picture
 from pipelines.encoded import Encoded
-from pipelines.operation import Size
 
 
 @dataclass(frozen=True)
@@ -38,40 +37,17 @@ class Streamed:
     def __getitem__(self, index: np.ndarray | slice) -> "Streamed":
         return Streamed(self.encoded[index], self.size, self.strict, self.failed)
 
-    def read(
-        self,
-        places: tf.data.Dataset,
-        windows: tf.data.Dataset | None = None,
-        from_window: Callable[[tf.Tensor, Size], tf.Tensor] | None = None,
-    ) -> tf.data.Dataset:
-        """`(picture uint8, whether it could be read)` for every one of the places, in their order.
+    def read(self, places: tf.data.Dataset) -> tf.data.Dataset:
+        """`(picture uint8, whether it could be read)` for every one of the places, whole numbers below N, in order."""
 
-        Args:
-            places: Whole numbers below N.
-            windows: What part of each is needed: top, left, height, width.
-            from_window: What to make of that part (`Operation.from_window`).
-        """
-        data = self.encoded.read_all(places, None if self.strict else self.failed).map(lambda place, data: data)
-        size = (*self.size, 3)
+        black = tf.io.encode_png(tf.zeros([1, 1, 3], "uint8"))
 
-        def decode(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return _unless_empty(data, lambda: decode_picture(data, self.size), size)
+        def decode(place: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            readable = tf.strings.length(data) > 0
+            return decode_picture(tf.where(readable, data, black), self.size), readable
 
-        def decode_part(data: tf.Tensor, window: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return _unless_empty(data, lambda: from_window(decode_window(data, self.size, window), size), small)
-
-        if windows is None or from_window is None:
-            return data.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-        small = from_window(tf.zeros(size, "uint8"), size).shape
-        return tf.data.Dataset.zip((data, windows)).map(decode_part, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def _unless_empty(
-    data: tf.Tensor, decode: Callable[[], tf.Tensor], shape: Sequence[int]
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The decoded picture and True; black and False where there are no bytes."""
-    readable = tf.strings.length(data) > 0
-    return tf.cond(readable, decode, lambda: tf.zeros(shape, "uint8")), readable
+        data = self.encoded.read_all(places, None if self.strict else self.failed)
+        return data.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 Pictures = np.ndarray | Streamed  # in memory, or on disk

@@ -1,7 +1,9 @@
 """TensorFlow Datasets as a source: `tfds:NAME`, kept in the cache as shards with an index."""
 
+import difflib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,19 +42,18 @@ def copy_tfds(builder: Any, folder: Path) -> None:
     table = pd.DataFrame(index, columns=["part", "id", "shard", *PLACE, *(LABEL + head for head in heads)])
     table.insert(2, "group", "")
     hidden = table["part"] == "test"
-    answers = table.loc[hidden, ["id", *(LABEL + head for head in heads)]].rename(
-        columns=lambda column: column.removeprefix(LABEL)
-    )
+    id_column = "id" if "id" not in heads else "example"
+    answers = table.loc[hidden, ["id", *(LABEL + head for head in heads)]]
+    answers.columns = [id_column, *heads]
     table.loc[hidden, [LABEL + head for head in heads]] = ""
     description = {
-        "format": 1,
-        "id_column": "id",
+        "id_column": id_column,
         "group_column": None,
         "has_test": bool(hidden.any()),
         "columns": [f"{head}: target, {len(feature.names)} classes" for head, feature in heads.items()],
-        "left_out": [f"{unread:,} pictures that cannot be decoded"] if unread else [],
+        "left_out": [f"{unread:,} picture{'' if unread == 1 else 's'} that cannot be decoded"] if unread else [],
     }
-    write_index(folder, table, description, answers if len(answers) else None)
+    write_index(folder, table, description, answers if (answers[[*heads]] != "").to_numpy().any() else None)
 
 
 def prepared_builder(name: str) -> Any:
@@ -62,31 +63,42 @@ def prepared_builder(name: str) -> Any:
         ValueError: There is no such data set, or it is not on this disk and cannot be downloaded.
     """
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
 
-    where = os.environ.get("TFDS_DATA_DIR") or os.fspath(Path.home() / "tensorflow_datasets")
     try:
-        builder = tfds.builder(name)
+        builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))  # which it reads but once itself
     except tfds.core.registered.DatasetNotFoundError as error:
-        near = [known for known in tfds.list_builders(with_community_datasets=False) if name[:4] in known][:5]
+        known = tfds.list_builders(with_community_datasets=False)
+        near = difflib.get_close_matches(re.split("[/:]", name)[0], known, n=3)
         hint = f" Did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"TensorFlow Datasets has no {name!r}.{hint}") from error
+    except Exception as error:  # of any kind: a name that is none, a version or a configuration that there is not
+        raise ValueError(f"tfds:{name} cannot be opened: {_first_line(error)}") from error
+    downloader.MAX_RETRIES = 4  # ten take more than three minutes to find that there is no network
     try:
         builder.download_and_prepare()
+    except ImportError as error:
+        raise ValueError(f"tfds:{name} cannot be prepared without another package: {_first_line(error)}.") from error
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f"tfds:{name} is not in {where}, and it could not be downloaded ({reason[0][:150]}). Is there a network? "
-            "Set TFDS_DATA_DIR to a folder that holds it already."
+            f"tfds:{name} is not in {builder.data_dir}, and it could not be downloaded ({_first_line(error)}). Is "
+            "there a network? Set TFDS_DATA_DIR to a folder that holds it already."
         ) from error
     return builder
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 
 def _features(builder: Any) -> tuple[str, dict[str, Any]]:
     """The name of the picture, and the class labels by name."""
     import tensorflow_datasets as tfds
 
-    features = builder.info.features
+    features = dict(sorted(builder.info.features.items()))  # read from files, they come in any order
     images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    if len(images) > 1 and "image" in images:
+        images = ["image"]  # the others are masks and the like
     heads = {name: feature for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)}
     if len(images) != 1 or not heads:
         raise ValueError(

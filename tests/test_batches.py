@@ -1,11 +1,20 @@
 """Batches: a pure function of (seed, epoch, index) in training, every picture once in evaluation."""
 
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
+from PIL import Image
 
 from pipelines import augment, make_eval, make_train
-from pipelines.batches import MISSING, smooth
+from pipelines.encoded import Encoded
+from pipelines.labels import MISSING
+from pipelines.stream import Streamed
 
 
 def numbered(count: int) -> np.ndarray:
@@ -104,11 +113,6 @@ def test_training_sees_the_chosen_pictures_only() -> None:
     assert [sorted(batch) for batch in indices(data, 3)] == [[2, 5, 9]] * 3
 
 
-def test_smoothing_gives_the_rest_to_the_other_classes_only() -> None:
-    # The course's form: 1 - e for the true class, e / (K - 1) for each other.
-    np.testing.assert_allclose(smooth(tf.constant([2]), 4, 0.3).numpy(), [[0.1, 0.1, 0.7, 0.1]], rtol=1e-6)
-
-
 @pytest.mark.parametrize("batch_size", [0, 11])
 def test_impossible_batch_size_is_refused(batch_size) -> None:
     with pytest.raises(ValueError, match="between 1 and the 10 pictures"):
@@ -118,3 +122,194 @@ def test_impossible_batch_size_is_refused(batch_size) -> None:
 def test_number_of_labels_must_be_the_number_of_pictures() -> None:
     with pytest.raises(ValueError, match="'label' has 9 labels for 10 pictures"):
         make_eval(numbered(10), {"label": np.zeros(9, int)}, {"label": 2})
+
+
+EVERYTHING = [
+    augment.random_crop(3, "symmetric"),
+    augment.affine(15, 0.2, 5, 0.1, "wrap"),
+    augment.horizontal_flip(),
+    augment.randaugment(2, 9),
+    augment.brightness(0.3),
+    augment.hue(0.1),
+    augment.gaussian_noise(5),
+    augment.cutout(4, "noise"),
+    augment.random_erasing(),
+    augment.mix_of(augment.mixup(0.4), augment.cutmix(1.0)),
+]
+
+
+SOME = [augment.random_crop(3), augment.gaussian_noise(5), augment.mixup(0.4)]  # quicker to make ready
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[Path]:
+    """23 JPEG files of one size."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for number in range(23):
+        pixels = generator.integers(0, 256, (6, 5, 3)).astype("uint8")
+        Image.fromarray(pixels).resize((20, 24)).save(folder / f"{number:02d}.jpg", quality=95)
+    return sorted(folder.iterdir())
+
+
+def from_files(files: list[Path], streamed: bool, **options) -> tf.data.Dataset:
+    """Training batches of the files, with every kind of augmentation unless told otherwise."""
+    pictures = Streamed(Encoded.files(files), (24, 20))
+    if not streamed:
+        pictures = np.stack([np.asarray(Image.open(file)) for file in files])
+    labels = {"label": np.arange(len(files)) % 3}
+    return make_train(pictures, labels, {"label": 3}, **{"batch_size": 5, "augmentation": EVERYTHING, **options})
+
+
+def digest(data: tf.data.Dataset, batches: int) -> str:
+    """A hash of all numbers of the first batches."""
+    found = hashlib.sha256()
+    for batch in data.take(batches):
+        for tensor in tf.nest.flatten(batch):
+            found.update(tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
+def test_batches_are_the_same_in_memory_and_from_disk(files) -> None:
+    assert digest(from_files(files, streamed=True), 9) == digest(from_files(files, streamed=False), 9)
+
+
+def test_batches_are_the_same_whatever_the_number_of_threads(files) -> None:
+    found = set()
+    for streamed in (True, False):
+        for threads in (1, 7):
+            options = tf.data.Options()
+            options.threading.private_threadpool_size = threads
+            options.autotune.enabled = threads > 1
+            found.add(digest(from_files(files, streamed).with_options(options), 9))
+    assert len(found) == 1
+
+
+def test_batches_are_the_same_in_another_process(files) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path; from test_batches import digest, from_files\n"
+        "print(digest(from_files([Path(path) for path in sys.argv[2:]], True, seed=4, first_epoch=1), 6))"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), *map(str, files)]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == digest(from_files(files, False, seed=4, first_epoch=1), 6)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_any_step_can_be_reached_without_making_those_before(files, streamed) -> None:
+    options = {"streamed": streamed, "augmentation": SOME}
+    every = [x.numpy() for x, _, _ in from_files(files, **options).take(12)]  # 4 steps an epoch
+    for epoch, step in ((0, 3), (1, 0), (2, 2)):
+        later = from_files(files, first_epoch=epoch, first_step=step, **options)
+        for expected, (x, _, _) in zip(every[4 * epoch + step :], later.take(2), strict=False):
+            np.testing.assert_array_equal(x, expected)
+
+
+def test_epochs_and_seeds_differ_in_order_and_augmentation(files) -> None:
+    found = {
+        digest(from_files(files, False, seed=seed, first_epoch=epoch, augmentation=SOME), 4)
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(found) == 9
+
+
+def test_mixtures_come_after_everything_else() -> None:
+    with pytest.raises(
+        ValueError, match=r"must come after the operations on single pictures\. Received: mixup, cutout"
+    ):
+        training(operations=[augment.mixup(), augment.cutout(2)])
+
+
+def test_balanced_weights_make_every_class_count_the_same() -> None:
+    labels = {"a": np.array([0] * 6 + [1] * 2 + [MISSING] * 2), "b": np.array([0, 1] * 5)}
+    data = make_train(numbered(10), labels, {"a": 2, "b": 2}, batch_size=10, balance="weights")
+    _, y, weight = next(iter(data))
+    np.testing.assert_allclose(weight["a"].numpy() @ y["a"].numpy(), [4, 4], rtol=1e-6)  # 8 labels, 2 classes
+    np.testing.assert_allclose(weight["b"].numpy(), np.ones(10), rtol=1e-6)
+
+
+def test_balanced_sampling_draws_every_class_equally_often() -> None:
+    labels = {"label": np.array([0] * 8 + [1] * 2)}
+    data = make_train(numbered(10), labels, {"label": 2}, batch_size=10, balance="sampling")
+    for x, y, _ in data.take(5):
+        assert y["label"].numpy().sum(axis=0).tolist() == [5, 5]
+        shown = np.bincount(x[:, 0, 0, 0].numpy().astype(int), minlength=10)
+        assert shown[:8].max() == 1 and set(shown[8:]) <= {2, 3}  # 2.5 times on average
+
+
+def test_a_picture_drawn_twice_is_augmented_twice() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3)).astype("uint8")
+    labels = {"label": np.array([0] * 9 + [1])}
+    steps = [augment.gaussian_noise(20)]
+    data = make_train(pictures, labels, {"label": 2}, batch_size=10, balance="sampling", augmentation=steps)
+    x, y, _ = next(iter(data))
+    rare = x.numpy()[y["label"].numpy()[:, 1] == 1]
+    assert len(rare) == 5
+    assert len({picture.tobytes() for picture in rare}) == 5
+
+
+def test_evaluation_from_disk_yields_every_picture_once_and_says_how_many(files) -> None:
+    data = make_eval(Streamed(Encoded.files(files), (24, 20)), batch_size=10)
+    assert data.cardinality() == 3
+    expected = np.stack([np.asarray(Image.open(file)) for file in files])
+    np.testing.assert_array_equal(np.concatenate(list(data.as_numpy_iterator())), expected)
+
+
+def test_picture_that_became_unreadable_has_no_weight_and_is_named(files, tmp_path) -> None:
+    copies = [tmp_path / file.name for file in files]
+    for file, copy in zip(files, copies, strict=True):
+        copy.write_bytes(file.read_bytes())
+    pictures = Streamed(Encoded.files(copies), (24, 20))
+    labels = {"label": np.arange(23) % 3}
+    copies[7].unlink()
+    data = make_train(pictures, labels, {"label": 3}, batch_size=23)
+    x, _, weight = next(iter(data))
+    lost = weight["label"].numpy() == 0
+    assert lost.sum() == 1
+    assert x.numpy()[lost].max() == 0
+    assert pictures.failed == {str(copies[7])}
+    ((_, _, weight),) = make_eval(pictures, labels, {"label": 3})
+    assert np.flatnonzero(weight["label"].numpy() == 0).tolist() == [7]
+
+
+def test_strict_stream_names_the_unreadable_picture(files, tmp_path) -> None:
+    pictures = Streamed(Encoded.files([*files, tmp_path / "gone.jpg"]), (24, 20), strict=True)
+    with pytest.raises(tf.errors.OpError, match=r"gone\.jpg"):
+        list(make_eval(pictures))
+
+
+def test_streaming_does_not_keep_pictures_in_memory(tmp_path) -> None:
+    """Decoded, 3,000 pictures of 500x500 are 2.1 GiB; the process may not grow by more than 0.4 GiB."""
+    path = tmp_path / "a.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype("uint8")
+    Image.fromarray(noise).resize((500, 500)).save(path)
+    code = (
+        "import resource, sys, numpy as np; from pipelines import make_train\n"
+        "from pipelines.encoded import Encoded; from pipelines.stream import Streamed\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20\n"
+        "pictures = Streamed(Encoded.files([sys.argv[1]] * 3000), (500, 500))\n"
+        "before, labels = peak(), {'label': np.zeros(3000, int)}\n"
+        "for batch in make_train(pictures, labels, {'label': 2}, batch_size=16).take(180): pass\n"
+        "print(peak() - before)"
+    )
+    process = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(process.stdout) < 0.4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"balance": "yes"}, "`balance` must be one of none, weights, sampling. Received: balance='yes'"),
+        ({"smoothing": "some"}, "`smoothing` must be one of others, all. Received: smoothing='some'"),
+    ],
+)
+def test_unknown_names_are_refused(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_train(numbered(10), {"label": np.zeros(10, int)}, {"label": 2}, batch_size=2, **options)
+
+
+def test_class_numbers_must_be_below_the_number_of_classes() -> None:
+    with pytest.raises(ValueError, match="'label' must have class numbers from 0 to 1, or -1"):
+        make_eval(numbered(10), {"label": np.full(10, 2)}, {"label": 2})

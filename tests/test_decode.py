@@ -10,7 +10,9 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from pipelines.decode import decode_picture, exif_orientation, resize
-from pipelines.pictures import choose_size, load_pictures, picture_sizes, why_unreadable
+from pipelines.encoded import Encoded
+from pipelines.pictures import choose_size, load_pictures, open_pictures, picture_sizes, why_unreadable
+from pipelines.stream import Streamed
 
 
 def encoded(picture: Image.Image, kind: str, **options) -> bytes:
@@ -73,7 +75,7 @@ def test_transparent_parts_of_webp_lie_on_white() -> None:
 
 def test_bmp_with_a_palette_is_refused_rather_than_shown_in_wrong_colours(tmp_path) -> None:
     (tmp_path / "a.bmp").write_bytes(encoded(noise().quantize(16), "BMP"))
-    _, errors = load_pictures([tmp_path / "a.bmp"], (9, 13))
+    _, errors = load_pictures(Encoded.files([tmp_path / "a.bmp"]), (9, 13))
     assert errors == {0: "a BMP with a palette is not supported; save it as PNG"}
 
 
@@ -83,7 +85,7 @@ def test_file_name_that_is_not_utf_8(tmp_path) -> None:
     path = os.fsencode(tmp_path) + b"/gr\xf6\xdfe.png"
     with open(path, "wb") as file:
         file.write(encoded(noise(), "PNG"))
-    pictures, errors = load_pictures([os.fsdecode(path)], (9, 13))
+    pictures, errors = load_pictures(Encoded.files([os.fsdecode(path)]), (9, 13))
     assert errors == {}
     np.testing.assert_array_equal(pictures[0], np.asarray(noise()))
 
@@ -171,7 +173,7 @@ def test_unreadable_files_are_reported_one_by_one(tmp_path) -> None:
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     paths = [tmp_path / name for name in files] + [tmp_path / "missing.png"]
-    pictures, errors = load_pictures(paths, (48, 64))
+    pictures, errors = load_pictures(Encoded.files(paths), (48, 64))
     assert {paths[index].name: reason for index, reason in errors.items()} == {
         "truncated.png": "the picture is damaged or cut short",
         "truncated.jpg": "the picture is damaged or cut short",
@@ -189,12 +191,15 @@ def test_png_with_a_wrong_checksum_is_unreadable(tmp_path) -> None:
     (length,) = struct.unpack(">I", data[start - 4 : start])
     data[start + 4 + length : start + 8 + length] = struct.pack(">I", zlib.crc32(b"something else"))
     (tmp_path / "a.png").write_bytes(data)
-    assert why_unreadable(tmp_path / "a.png") == "the picture is damaged or cut short"
+    assert why_unreadable(Encoded.files([tmp_path / "a.png"]), 0) == "the picture is damaged or cut short"
 
 
-def test_pictures_larger_than_memory_are_refused_before_work(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"more than half of the .* Choose a smaller `--image-size`"):
-        load_pictures(["x"] * 10, (200_000, 200_000))
+def test_pictures_that_would_fill_the_memory_are_streamed(tmp_path) -> None:
+    smooth((64, 48)).save(tmp_path / "a.png")
+    encoded = Encoded.files([tmp_path / "a.png"] * 10)
+    pictures, errors = open_pictures(encoded, (200_000, 200_000))
+    assert isinstance(pictures, Streamed)
+    assert (pictures.shape, errors) == ((10, 200_000, 200_000, 3), {})
 
 
 def test_picture_sizes_are_those_after_rotation(tmp_path) -> None:
@@ -204,10 +209,35 @@ def test_picture_sizes_are_those_after_rotation(tmp_path) -> None:
     smooth((64, 48)).save(tmp_path / "upright.jpg")
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     paths = [tmp_path / name for name in ("turned.jpg", "upright.jpg", "broken.jpg")]
-    assert picture_sizes(paths) == [(64, 48), (48, 64)]
+    assert picture_sizes(Encoded.files(paths)) == [(64, 48), (48, 64)]
 
 
 def test_training_size_keeps_the_shape_of_the_median_picture() -> None:
     assert choose_size([(3000, 4000)]) == (96, 128)
     assert choose_size([(28, 28)] * 3 + [(500, 20)]) == (32, 32)  # 28 rounds to a multiple of 8
     assert choose_size([(4, 4)]) == (8, 8)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("before", ["jfif", "nothing", "jfif and a comment", "jfif with a preview", "colour profile"])
+def test_rotation_is_found_wherever_it_stands_among_the_application_segments(before, orientation) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = encoded(smooth((64, 48)), "JPEG", quality=95)
+    length = struct.unpack(">H", plain[4:6])[0]
+    jfif, rest = plain[2 : 4 + length], plain[4 + length :]
+    assert jfif[4:8] == b"JFIF" and length == 16
+    body = exif.tobytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    first = {
+        "jfif": jfif,
+        "nothing": b"",
+        "jfif and a comment": jfif + b"\xff\xfe" + struct.pack(">H", 7) + b"hello",
+        # A preview of one pixel: its size stands in the last two bytes, three bytes of colour follow.
+        "jfif with a preview": jfif[:2] + struct.pack(">H", 19) + jfif[4:-2] + b"\x01\x01" + b"abc",
+        "colour profile": jfif + b"\xff\xe2" + struct.pack(">H", 16) + b"ICC_PROFILE\0\x01\x01",
+    }[before]
+    data = plain[:2] + first + segment + rest
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(decoded(data), expected)
+    assert decoded(data).shape == ((48, 64, 3) if orientation == 1 else (64, 48, 3))

@@ -26,6 +26,7 @@ ALLOWED = {
             "keras_cv",
             "tensorflow_datasets",
             "psutil",
+            "cv2",
         },
     ),
     "apps": ({"apps", "kerascnn", "pipelines", "callbacks"}, None),

@@ -123,6 +123,7 @@ def test_normal_is_normally_distributed(count) -> None:
     assert numbers.shape == (20_000, count)
     for column in numbers.T:
         assert stats.kstest(column, "norm").pvalue > 0.001
+        assert column.std() == pytest.approx(1, abs=0.015)
     if count > 1:
         assert np.abs(np.corrcoef(numbers.T)[np.triu_indices(count, 1)]).max() < 0.03
         assert np.abs(np.corrcoef(numbers.T**2)[np.triu_indices(count, 1)]).max() < 0.03
