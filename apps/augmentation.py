@@ -1,11 +1,18 @@
 """What a recipe does to training pictures, and in which order."""
 
+from collections.abc import Sequence
+
 from apps.recipe import Recipe
 from pipelines import augment
 
 
-def augmentation(recipe: Recipe) -> list[augment.Operation | augment.Mix]:
-    """The random operations of a recipe, in the order in which they act."""
+def augmentation(recipe: Recipe, mean: Sequence[float] = (0, 0, 0)) -> list[augment.Operation | augment.Mix]:
+    """The random operations of a recipe, in the order in which they act.
+
+    Args:
+        recipe: Resolved.
+        mean: The data's mean colour, which fills the holes of cutout: zero once the network has normalised it.
+    """
     steps: list[augment.Operation | augment.Mix] = []
 
     # 1. What chooses the part of the picture that is seen: first, so that nothing is computed for what is cut away
@@ -34,7 +41,7 @@ def augmentation(recipe: Recipe) -> list[augment.Operation | augment.Mix]:
         steps.append(augment.gaussian_noise(recipe.noise))
     # 5. Holes last: they must stay empty, and keep their size.
     if recipe.cutout:
-        steps.append(augment.cutout(recipe.cutout))
+        steps.append(augment.cutout(recipe.cutout, value=[round(value) for value in mean]))
     if recipe.erasing:
         steps.append(augment.random_erasing(recipe.erasing))
     # 6. Mixtures of finished pictures, together with their finished labels.

@@ -178,7 +178,12 @@ def training(pictures: np.ndarray) -> list[Contestant]:
     model = build_network(recipe, data, recipe.precision)
     compile_network(model, recipe, data.num_classes, 1_000_000)
     batches = make_train(
-        pictures, data.labels, CLASSES, batch_size=256, augmentation=augmentation(recipe), label_smoothing=0.15
+        pictures,
+        data.labels,
+        CLASSES,
+        batch_size=256,
+        augmentation=augmentation(recipe, data.statistics[0]),
+        label_smoothing=0.15,
     )
     repeated = tf.data.Dataset.from_tensors(next(iter(batches))).repeat()
 

@@ -63,7 +63,7 @@ def sheet_rows(
     pictures: np.ndarray, labels: Mapping[str, np.ndarray], competition: Competition, recipe: Recipe, index: np.ndarray
 ) -> list[tuple[str, np.ndarray, list[str]]]:
     """Title, pictures and captions of every row."""
-    steps = augmentation(recipe)
+    steps = augmentation(recipe, pictures.mean(axis=(0, 1, 2)))
     rows = [("as they are", *_apply(pictures, labels, competition, recipe, index, [], 0))]
     for step in steps:
         rows.append((step.name.replace("_", " "), *_apply(pictures, labels, competition, recipe, index, [step], 0)))

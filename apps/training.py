@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ class Data:
     def num_classes(self) -> dict[str, int]:
         """Number of classes by head."""
         return {head: len(names) for head, names in self.classes.items()}
+
+    @cached_property
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """`channel_statistics` of the pictures."""
+        return channel_statistics(self.pictures)
 
     def with_keras_names(self) -> "Data":
         """The same with every head called as Keras allows (`keras_names`)."""
@@ -82,7 +88,7 @@ def build_network(recipe: Recipe, data: Data, precision: str) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
-        mean, std = channel_statistics(data.pictures)
+        mean, std = data.statistics
         return kerascnn.build(
             recipe.model, (*recipe.image_size, 3), data.num_classes, width=recipe.width, mean=mean, std=std
         )
@@ -173,7 +179,7 @@ def train(
         data.num_classes,
         index=train_index,
         batch_size=batch_size,
-        augmentation=augmentation(recipe),
+        augmentation=augmentation(recipe, data.statistics[0]),
         label_smoothing=recipe.label_smoothing,
         smoothing=recipe.smoothing,
         balance=recipe.balance,
@@ -215,7 +221,7 @@ def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], ste
             data.labels,
             data.num_classes,
             batch_size=recipe.batch_size,
-            augmentation=augmentation(recipe),
+            augmentation=augmentation(recipe, data.statistics[0]),
             label_smoothing=recipe.label_smoothing,
             smoothing=recipe.smoothing,
             balance=recipe.balance,

@@ -101,16 +101,18 @@ def _filler(filling: str, value: float | Sequence[float]) -> tuple[Callable, Cal
     def put(pictures: tf.Tensor, choice: Choice) -> tf.Tensor:
         box, prepared = choice
         rows, columns = inside(box, *pictures.shape[1:3])
-        channels = pictures.shape[3]
-        if filling == "constant" and value == 0.0:
-            # Multiplying by 0 and 1, row by row, is twice as fast as choosing pixel by pixel.
+        if filling == "constant":
+            # Multiplying whole rows by 0 and 1 is twice as fast as choosing pixel by pixel.
+            width, channels = pictures.shape[2:]
             columns = tf.repeat(tf.cast(columns, pictures.dtype), channels, axis=1)
             hole = tf.cast(rows, pictures.dtype)[:, :, None] * columns[:, None, :]
-            return pictures * tf.reshape(1 - hole, tf.shape(pictures))
+            row = tf.tile(tf.broadcast_to(tf.cast(value, pictures.dtype), [channels]), [width])
+            rest = tf.reshape(pictures, tf.shape(hole)) * (1 - hole)
+            return tf.reshape(rest if value == 0.0 else rest + hole * row, tf.shape(pictures))
         if filling == "mean":
             filled = as_pixels(tf.reduce_mean(as_float(pictures), axis=[1, 2], keepdims=True), pictures.dtype)
         else:
-            filled = tf.cast(prepared if filling == "noise" else value, pictures.dtype)
+            filled = tf.cast(prepared, pictures.dtype)
         hole = rows[:, :, None] & columns[:, None, :]
         return tf.where(hole[..., None], filled, pictures)
 

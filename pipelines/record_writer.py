@@ -126,7 +126,7 @@ def write_shard(job: Job) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Processes started meanwhile print nothing where TensorFlow's messages are not wanted: some ignore its log level."""
+    """What is started meanwhile prints nothing, if TensorFlow's messages are not wanted: some ignore its log level."""
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
         yield
         return

@@ -77,8 +77,8 @@ def split_by_file(path: Path, ids: np.ndarray, id_column: str) -> list[Split]:
     unknown = [name for name in table[column] if name not in places]
     if unknown:
         raise ValueError(
-            f"{path} names {len(unknown):,} pictures that are not among the labelled ones, such as {unknown[0]!r}; "
-            f"ids look like {ids[0]!r}."
+            f"{path} names {len(unknown):,} pictures that are not among the labelled ones, such as {unknown[0]}; "
+            f"ids look like {ids[0]}."
         )
     if table[column].duplicated().any():
         raise ValueError(f"{path} names {table[column][table[column].duplicated()].iloc[0]!r} more than once.")

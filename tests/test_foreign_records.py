@@ -102,12 +102,15 @@ def test_class_names_file_names_and_parts_are_understood(slim, tmp_path) -> None
     assert "image/height: not used (a property of the picture)" in data.columns
 
 
-def test_labels_of_test_shards_are_answers(slim) -> None:
+def test_labels_of_test_shards_are_answers_and_nowhere_else(slim, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("KERASCNN_CACHE", str(tmp_path / "cache"))
     data = open_dataset(slim)
     assert ids(data.test) == [f"p{number}.jpg" for number in range(21, 27)]
     expected = {f"p{number}.jpg": CLASSES[number % 3] for number in range(21, 27)}
     assert data.answers()["image/class/text"].to_dict() == expected
-    assert set(data.test.columns) == {"id", "path", "start", "length", "checksum"}
+    (index,) = (tmp_path / "cache").glob("*/index.csv")
+    rows = pd.read_csv(index, keep_default_na=False)
+    assert rows.loc[rows["part"] == "test", "label.image/class/text"].tolist() == [""] * 6
 
 
 def test_pictures_are_read_out_of_the_shards_where_they_lie(slim, tmp_path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,28 +86,31 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture(scope="module")
-def killed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
-    """A folder whose writing, by two processes, was ended by SIGKILL, and the numbers of those processes."""
-    folder = tmp_path_factory.mktemp("killed")
-    (folder / "driver.py").write_text(DRIVER)
-    process = subprocess.run(
-        [sys.executable, folder / "driver.py", source, folder / "out", str(SHARD_BYTES)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert process.returncode == -signal.SIGKILL
-    return folder / "out", [int(number) for number in process.stdout.split()]
-
-
 def is_running(process: int) -> bool:
     try:
         return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@pytest.fixture(scope="module")
+def killed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[int]]]:
+    """A folder whose writing, by two processes, was ended by SIGKILL, and the numbers of those processes."""
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "driver.py").write_text(DRIVER)
+    with (folder / "printed.txt").open("w") as printed:
+        process = subprocess.run(
+            [sys.executable, folder / "driver.py", source, folder / "out", str(SHARD_BYTES)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=printed,
+            check=False,
+            timeout=120,
+        )
+    assert process.returncode == -signal.SIGKILL
+    processes = [int(number) for number in (folder / "printed.txt").read_text().split()]
+    yield folder / "out", processes
+    for number in filter(is_running, processes):
+        os.kill(number, signal.SIGKILL)
 
 
 def index_rows(folder: Path) -> list[dict[str, str]]:
@@ -255,15 +259,19 @@ def test_columns_that_were_not_written_are_refused(written, options, message) ->
         open_dataset(written, **options)
 
 
-def test_class_folders_keep_their_parts_and_answers(tmp_path, capfd) -> None:
+def test_class_folders_keep_their_parts_and_answers(tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(record_writer, "SHARD_BYTES", 1)
     root = tmp_path / "pets"
     for part, count in (("train", 3), ("val", 2), ("test", 1)):
         for label in ("Hündin", "cat"):
             for index in range(count):
                 paint(root / part / label / f"{index}.png", (1, 2, 3), seed=index)
-    (root / "train" / "cat" / "9.png").touch()
+    for name in ("train/cat/9.png", "test/Hündin/0.png", "test/cat/0.png"):  # of the hidden ones, all
+        (root / name).write_bytes(b"")
     assert write_records(open_dataset(root), tmp_path / "shards", processes=1) == [
-        "train/cat/9.png: the file is empty (0 bytes)"
+        "train/cat/9.png: the file is empty (0 bytes)",
+        "test/Hündin/0.png: the file is empty (0 bytes) (predicted by class frequency)",
+        "test/cat/0.png: the file is empty (0 bytes) (predicted by class frequency)",
     ]
     assert capfd.readouterr() == ("", "")  # TensorFlow's greetings in the processes are not shown
     files, shards = open_dataset(root), open_dataset(tmp_path / "shards")
@@ -272,7 +280,11 @@ def test_class_folders_keep_their_parts_and_answers(tmp_path, capfd) -> None:
     assert sorted(shards.train["part"]) == ["train"] * 6 + ["val"] * 4
     assert shards.labels["label"].tolist() == files.labels.loc[readable, "label"].tolist()
     assert shards.test["id"].tolist() == ["test/Hündin/0.png", "test/cat/0.png"]
+    assert shards.test["path"].isna().all()
     assert shards.answers()["label"].to_dict() == {"test/Hündin/0.png": "Hündin", "test/cat/0.png": "cat"}
+    # However small shards shall be, each is for one picture at least.
+    assert len(list((tmp_path / "shards").glob("train-*-of-00007.tfrecord"))) == 7
+    assert len(list((tmp_path / "shards").glob("val-*-of-00004.tfrecord"))) == 4
 
 
 # ---- killed, resumed, refused

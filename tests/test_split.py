@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.split import split
+from pipelines.split import split, split_by_file
 
 LABELS = {"label": np.array([0] * 60 + [1] * 30 + [2] * 10)}
 
@@ -112,3 +112,37 @@ def test_same_seed_gives_the_same_split() -> None:
 def test_impossible_splits_are_refused(labels, val, groups, message) -> None:
     with pytest.raises(ValueError, match=message):
         split({"label": labels}, val, groups=groups)
+
+
+def listed(tmp_path, text: str):
+    path = tmp_path / "held out.csv"
+    path.write_text(text)
+    return path
+
+
+IDS = np.array([f"{number:02d}" for number in range(6)])
+
+
+def test_file_says_what_is_held_out(tmp_path) -> None:
+    ((train, held_out),) = split_by_file(listed(tmp_path, "image\n04\n01\n"), IDS, "image")
+    assert (train.tolist(), held_out.tolist()) == ([0, 2, 3, 5], [1, 4])
+
+
+def test_file_with_folds_holds_out_each_in_turn(tmp_path) -> None:
+    pairs = split_by_file(listed(tmp_path, "fold,image\n2,00\n1,03\n2,05\n"), IDS, "image")
+    assert [held_out.tolist() for _, held_out in pairs] == [[3], [0, 5]]
+    assert pairs[1][0].tolist() == [1, 2, 3, 4]  # 03 is trained on while the other fold is held out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image\n04\nx\n", "names 1 pictures that are not among the labelled ones, such as x; ids look like 00"),
+        ("image\n04\n04\n", "names '04' more than once"),
+        ("image\n" + "\n".join(IDS), "holds out every picture; some must be trained on"),
+        ("image\n", "holds out no picture"),
+    ],
+)
+def test_file_that_does_not_fit_is_refused(tmp_path, text, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        split_by_file(listed(tmp_path, text), IDS, "image")
