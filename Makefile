@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test test-extras setup lint
+.PHONY: help demo test test-extras bench setup lint
 
 help:
 	@echo "make demo         train on handwritten digits: submission, expected score, SavedModel, report (2 minutes)"
 	@echo "make test         run all tests of the default installation"
 	@echo "make test-extras  install and test what only the extras need"
+	@echo "make bench        measure speed side by side"
 	@echo "make setup        create .venv and install, nothing else"
 	@echo "make lint         ruff and mypy"
 
@@ -20,6 +21,9 @@ test: $(INSTALLED)
 
 test-extras: $(INSTALLED)
 	@echo "No feature needs an extra so far: nothing to install, nothing to test."
+
+bench: $(INSTALLED)
+	$(BIN)/kerascnn bench pipeline
 
 setup: $(INSTALLED)
 

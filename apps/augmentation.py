@@ -15,8 +15,8 @@ def augmentation(recipe: Recipe, mean: Sequence[float] = (0, 0, 0)) -> list[augm
     """
     steps: list[augment.Operation | augment.Mix] = []
 
-    # 1. What chooses the part of the picture that is seen: first, so that nothing is computed for what is cut away
-    #    (a stream does not even decode it), and while every pixel is an original one.
+    # 1. What chooses the part of the picture that is seen: first, while every pixel is an original one, and so that
+    #    nothing is computed for what is cut away.
     if recipe.resized_crop:
         steps.append(augment.random_resized_crop(recipe.image_size, (recipe.resized_crop, 1.0)))
     if recipe.crop:

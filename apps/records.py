@@ -33,11 +33,15 @@ def records(
         console.say(f"column    {line}")
     files.require_writable(out)
     hidden = 0 if competition.test is None else len(competition.test)
-    with console.progress("writing", len(competition.train) + hidden) as bar:
-        left_out = write_records(competition, out, processes=processes, strict=strict, on_progress=bar.update)
+    try:
+        with console.progress("writing", len(competition.train) + hidden) as bar:
+            left_out = write_records(competition, out, processes=processes, strict=strict, on_progress=bar.update)
+    except KeyboardInterrupt:
+        console.warn("Stopped. The same command goes on after the shards that are complete.")
+        raise
     for line in left_out:
         console.say(f"left out  {line}")
-    shards = list(out.glob("*.tfrecord"))
+    shards = list(out.glob("[!.]*.tfrecord"))
     size = sum(shard.stat().st_size for shard in shards) / 2**20
     console.say(
         f"wrote     {out}, {len(shards)} shards, {size:,.1f} MiB, in {duration(time.monotonic() - began)}; train with: "

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from pipelines.operation import Choice, Operation, Size, as_float, as_pixels
@@ -108,7 +109,7 @@ def _filler(filling: str, value: float | Sequence[float]) -> tuple[Callable, Cal
             hole = tf.cast(rows, pictures.dtype)[:, :, None] * columns[:, None, :]
             row = tf.tile(tf.broadcast_to(tf.cast(value, pictures.dtype), [channels]), [width])
             rest = tf.reshape(pictures, tf.shape(hole)) * (1 - hole)
-            return tf.reshape(rest if value == 0.0 else rest + hole * row, tf.shape(pictures))
+            return tf.reshape(rest + hole * row if np.any(value) else rest, tf.shape(pictures))
         if filling == "mean":
             filled = as_pixels(tf.reduce_mean(as_float(pictures), axis=[1, 2], keepdims=True), pictures.dtype)
         else:

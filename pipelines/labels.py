@@ -51,8 +51,8 @@ def smooth(labels: tf.Tensor, classes: int, amount: float, smoothing: str = "oth
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     """float32 [classes]: N / (K n) for a class that occurs n times, K classes that occur; the mean over labels is 1.
 
-    >>> class_weights(np.array([0, 0, 0, 1]), 2).round(2).tolist()
-    [0.67, 2.0]
+    >>> class_weights(np.array([0, 0, 0, 1]), 2).round(2)
+    array([0.67, 2.  ], dtype=float32)
     """
     counts = np.bincount(labels[labels != MISSING], minlength=classes)
     weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)) if counts.any() else counts

@@ -90,6 +90,7 @@ def test_estimate_is_printed_before_the_answers_are_read(digits_run) -> None:
 
 def test_saved_model_needs_nothing_but_tensorflow_and_equals_training_bit_by_bit(digits_run, cache) -> None:
     """Decode in a process that cannot import this toolkit; compare with what training decoded."""
+    from pipelines.encoded import Encoded
     from pipelines.pictures import load_pictures
 
     saved_model = digits_run[0] / "saved_models/digits/1"
@@ -109,7 +110,7 @@ def test_saved_model_needs_nothing_but_tensorflow_and_equals_training_bit_by_bit
     subprocess.run(command, check=True, cwd="/", capture_output=True)
     alone = np.load(out)
     size = tuple(read_metadata(saved_model)["image_size"])
-    np.testing.assert_array_equal(alone["pixels"], load_pictures(paths, size)[0])
+    np.testing.assert_array_equal(alone["pixels"], load_pictures(Encoded.files(paths), size)[0])
     np.testing.assert_array_equal(alone["from_bytes"], alone["from_pixels"])
     table = pd.read_csv(digits_run[0] / "runs/digits/probabilities.csv", index_col="image")
     names = [f"test/{path.name}" for path in paths]

@@ -27,6 +27,7 @@ ALLOWED = {
             "tensorflow_datasets",
             "psutil",
             "cv2",
+            "google",  # protocol buffers, which tf.train.Example is one of
         },
     ),
     "apps": ({"apps", "kerascnn", "pipelines", "callbacks"}, None),
