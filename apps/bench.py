@@ -54,6 +54,8 @@ def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> N
     known = {"pipeline": bench_pipeline}
     if name not in known:
         raise ValueError(f"There is no benchmark {name!r}. Benchmarks: {', '.join(known)}.")
+    if json_file is not None:
+        files.require_folder_of(json_file)
     console.say(f"{os.cpu_count()} cores, {platform.machine()}, {package_versions()}")
     tables = known[name](rounds, console)
     if json_file is not None:

@@ -55,7 +55,7 @@ Memory = Annotated[
     typer.Option(
         min=0,
         help="GiB that decoded pictures may take; larger data are read from disk in every epoch.",
-        show_default="half of what is free",
+        show_default="a quarter of what is free",
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop when a row or picture would be left out.")]

@@ -61,7 +61,7 @@ def compete(
         dry_run: Check everything, print the plan, write nothing.
         resume: Go on with an interrupted run.
         probabilities: Write probabilities.csv as well.
-        memory: GiB that decoded pictures may take, else they are read from disk; None for half of what is free.
+        memory: GiB that decoded pictures may take, else they are read from disk; None for a quarter of what is free.
 
     Raises:
         ValueError, FileNotFoundError: The data or the choices do not fit, before any training.
@@ -128,7 +128,6 @@ def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console
             train(recipe, data, train_index, val_index, run / "checkpoints" / str(number), console, what, resume)
         )
     run_folder.write_history([one.history for one in trained], run)
-    warn_of_lost_pictures(plan, console)
     classifier = make_classifier(plan, trained)
     estimates = estimate(plan, trained)
     if missing := int((~plan.test_readable).sum()):
@@ -159,15 +158,17 @@ def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console
             console.say(f"score     {head}: {percent(score)} of the hidden labels are right")
             if head in estimates:
                 console.say(f"          {compare(score, estimates[head])}")
+    warn_of_lost_pictures(plan, console)
     write_report(run, plan, result, [one.history for one in trained])
     files.write_json(run / "result.json", result)  # the last file: it says that the run is finished
 
 
 def warn_of_lost_pictures(plan: Plan, console: Console) -> None:
-    """Say which pictures, readable when training began, could not be read any more; they were skipped."""
-    lost = sorted(plan.data.pictures.failed) if isinstance(plan.data.pictures, Streamed) else []
+    """Say which pictures, readable when the run began, could not be read any more: they had no weight in training."""
+    streams = [pictures for pictures in (plan.data.pictures, plan.test_pictures) if isinstance(pictures, Streamed)]
+    lost = sorted(set().union(*(stream.failed for stream in streams)))
     if lost:
-        console.warn(f"{len(lost):,} pictures became unreadable during training and were skipped, such as {lost[0]}.")
+        console.warn(f"{len(lost):,} pictures became unreadable after they had been checked, such as {lost[0]}.")
 
 
 def make_classifier(plan: Plan, trained: Sequence[Trained]) -> Classifier:
@@ -225,10 +226,11 @@ def publish(
             checked = checked[:FILES_CHECKED]
             predicted = {head: values[:FILES_CHECKED] for head, values in predicted.items()}
     else:
-        checked = plan.encoded[:FILES_CHECKED]
-        predicted = predict_pictures(classifier, plan.data.pictures[:FILES_CHECKED])
+        places = plan.encoded.readable(FILES_CHECKED)
+        checked = plan.encoded[places]
+        predicted = predict_pictures(classifier, plan.data.pictures[places])
     with new_version(model_folder) as (unfinished, published):
-        canary = [plan.encoded.read(place) for place in range(min(CANARIES, len(plan.encoded)))]
+        canary = [plan.encoded.read(place) for place in plan.encoded.readable(CANARIES)]
         export_model(classifier, unfinished, metadata, canary)
         verify(unfinished, checked, predicted, plan.data.classes)
     return published, len(checked)

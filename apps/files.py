@@ -28,6 +28,12 @@ def write_table(path: os.PathLike[str] | str, table: pd.DataFrame) -> None:
         table.to_csv(unfinished, index=False, encoding="utf-8", lineterminator="\n")
 
 
+def require_folder_of(path: Path) -> None:
+    """Raise a `FileNotFoundError` unless the folder that a file is to be written to exists."""
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.absolute().parent} to write {path.name} to.")
+
+
 def require_writable(path: Path) -> None:
     """Raise the system's `OSError` unless something could be written to `path`, which need not exist yet."""
     folder = path.absolute()

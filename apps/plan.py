@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from apps.training import Data, build_network
 from pipelines.competition import Competition, encoded_pictures
 from pipelines.encoded import Encoded
 from pipelines.labels import MISSING
-from pipelines.pictures import choose_size, decoded_bytes, open_pictures, picture_sizes
+from pipelines.pictures import choose_size, decoded_bytes, free_for_pictures, open_pictures, picture_sizes
 from pipelines.split import Split, split, split_by_file
 from pipelines.stream import Pictures, Streamed
 
@@ -70,6 +71,7 @@ def make_plan(
     """Decode every picture, settle the recipe and split; raise for everything that would stop the training later."""
     for line in competition.columns:
         console.say(f"column    {line}")
+    _check_val(choices.get("val"), competition)
     labelled = encoded_pictures(competition.train)
     hidden = _hidden(competition)
     recipe = resolve(
@@ -81,11 +83,14 @@ def make_plan(
     )
     began = time.monotonic()
     with console.progress("decoding", len(labelled) + len(hidden)) as bar:
-        open_all = partial(
-            open_pictures, size=recipe.image_size, memory=memory, verified=competition.verified, strict=strict
+        allowed = free_for_pictures() if memory is None else memory
+        open_all = partial(open_pictures, size=recipe.image_size, verified=competition.verified, strict=strict)
+        pictures, errors = open_all(labelled, memory=allowed, on_progress=bar.update)
+        if not isinstance(pictures, Streamed):
+            allowed -= decoded_bytes(len(labelled), recipe.image_size)
+        test_pictures, test_errors = open_all(
+            hidden, memory=allowed, on_progress=lambda done: bar.update(len(labelled) + done)
         )
-        pictures, errors = open_all(labelled, on_progress=bar.update)
-        test_pictures, test_errors = open_all(hidden, on_progress=lambda done: bar.update(len(labelled) + done))
     console.say(f"decoded   {len(labelled) + len(hidden):,} pictures in {duration(time.monotonic() - began)}")
     console.say(f"memory    {_regime(pictures)}")
 
@@ -98,6 +103,7 @@ def make_plan(
     readable = np.delete(np.arange(len(labelled)), list(errors))
     if not len(readable):
         raise ValueError(f"None of the {len(labelled)} training pictures can be read. First: {left_out[-1]}.")
+    unreadable = competition.train["id"].iloc[list(errors)]
     if errors:
         competition = replace(
             competition,
@@ -112,7 +118,8 @@ def make_plan(
     test_readable = np.zeros(0 if competition.test is None else len(competition.test), bool)
     test_readable[np.delete(has_picture, list(test_errors))] = True
     groups = competition.train["group"].to_numpy() if competition.group_column else None
-    splits = _splits(competition, data, groups, recipe)
+    splits = _splits(competition, data, groups, recipe, unreadable)
+    _check_groups(groups, splits, console)
     recipe = replace(recipe, batch_size=min(recipe.batch_size, *(len(train) for train, _ in splits)))
     network = build_network(recipe, data, "float32")  # an impossible choice fails here, before any training
     return Plan(
@@ -189,9 +196,33 @@ def _check_classes(data: Data, console: Console) -> None:
             console.warn(f"{head}: {', '.join(once)} occurs once: it cannot be both learnt and validated.")
 
 
-def _splits(competition: Competition, data: Data, groups: np.ndarray | None, recipe: Recipe) -> list[Split]:
+def _check_val(val: float | str | None, competition: Competition) -> None:
+    """Raise for a validation that cannot be had, before any picture is decoded."""
+    if isinstance(val, str) and not Path(val).is_file():
+        raise ValueError(
+            f"`val` must be a fraction, a number of folds, 0, or a CSV file, and there is no file {val!r}."
+        )
+
+
+def _check_groups(groups: np.ndarray | None, splits: Sequence[Split], console: Console) -> None:
+    """Warn where a file or a val/ folder holds out a part of a group."""
+    if groups is None:
+        return
+    for train, held_out in splits:
+        if len(shared := np.intersect1d(groups[train], groups[held_out])):
+            console.warn(
+                f"{len(shared):,} groups, such as {shared[0]}, are on both sides of the validation that was asked for: "
+                "the expected score will be too high."
+            )
+
+
+def _splits(
+    competition: Competition, data: Data, groups: np.ndarray | None, recipe: Recipe, unreadable: Iterable[str]
+) -> list[Split]:
     if isinstance(recipe.val, str):
-        return split_by_file(Path(recipe.val), competition.train["id"].to_numpy(), competition.id_column)
+        return split_by_file(
+            Path(recipe.val), competition.train["id"].to_numpy(), competition.id_column, set(unreadable)
+        )
     if recipe.val is not None:
         return split(data.labels, recipe.val, groups=groups, seed=recipe.seed)
     held_out = (competition.train["part"] == "val").to_numpy()

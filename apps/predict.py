@@ -11,12 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from apps.console import Console, percent
-from apps.files import whole_file
+from apps.files import require_folder_of
 from kerascnn.export import read_metadata, versions
 from pipelines.competition import EXTENSIONS, find_file, index_files, list_pictures, readable
 from pipelines.encoded import Encoded
 from pipelines.pictures import load_pictures
 from pipelines.table import read_table
+from pipelines.whole_file import whole_file
 
 CHUNK = 2048  # pictures decoded at a time, so that memory stays bounded however many there are
 BATCH = 128
@@ -128,8 +129,8 @@ def predict(
         raise ValueError(f"`--top` must be at least 1. Received: {top}.")
     if out is not None and out.exists() and not overwrite:
         raise ValueError(f"{out} exists. Choose another name, or say `--overwrite`.")
-    if out is not None and not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {out.absolute().parent} to write {out.name} to.")
+    if out is not None:
+        require_folder_of(out)
     items = find_items(paths)
     model = LoadedModel(saved_model)
     header = ["id"]

@@ -40,7 +40,8 @@ class Recipe:
         translation: Largest shift as a fraction of the side.
         shear: Largest slant in degrees.
         fill: What lies outside a picture that is moved or cropped: constant, edge, reflect, symmetric or wrap.
-        resized_crop: Smallest share of the area that a random resized crop keeps; 0 for none.
+        resized_crop: Smallest share of the area that a random resized crop keeps of a picture, which is at `image_size`
+            already; 0 for none.
         vertical_flip: Mirror top and bottom at random.
         randaugment: How many operations of RandAugment; 0 for none.
         magnitude: Strength of these, from 0 to 30.
@@ -166,8 +167,8 @@ def check_choices(choices: Choices) -> Choices:
         ("warmup", lambda value: 0 <= value < 1, "in [0, 1)"),
         ("cutout", lambda value: value >= 0, "0 or more"),
         ("rotation", lambda value: value >= 0, "0 or more"),
-        ("zoom", lambda value: value >= 0, "0 or more"),
-        ("translation", lambda value: value >= 0, "0 or more"),
+        ("zoom", lambda value: 0 <= value <= 4, "from 0 to 4"),
+        ("translation", lambda value: 0 <= value <= 1, "from 0 to 1"),
         ("shear", lambda value: 0 <= value < 90, "from 0 to 90 degrees"),
         ("fill", lambda value: value in FILLS, f"one of {', '.join(FILLS)}"),
         ("randaugment", lambda value: value >= 0, "0 or more"),
@@ -255,6 +256,11 @@ def resolve(
     }
     recipe = Recipe(**{**suitable, **choices, "batch_size": batch_size})
     check_choices(asdict(recipe))
+    for name, most in (("crop", min(size) - 1), ("cutout", 2 * min(size) - 1)):
+        if (value := getattr(recipe, name)) > most:
+            raise ValueError(f"`{name}` must be at most {most} for pictures of {size[0]}x{size[1]}. Received: {value}.")
+    if (recipe.mixup or recipe.cutmix) and batch_size < 2:
+        raise ValueError("`mixup` and `cutmix` mix pictures of one batch: `batch_size` must be at least 2.")
     return recipe
 
 

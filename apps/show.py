@@ -9,16 +9,17 @@ import numpy as np
 import tensorflow as tf
 
 import pipelines
+from apps import files
 from apps.augmentation import augmentation
 from apps.console import Console
 from apps.plan import encode_labels
 from apps.recipe import Choices, Recipe, resolve
 from pipelines.augment import Mix, Operation
-from pipelines.batches import augment_batch
+from pipelines.batches import AUGMENTATION, augment_batch
 from pipelines.competition import Competition, encoded_pictures
 from pipelines.labels import MISSING, smooth
 from pipelines.pictures import choose_size, load_pictures, picture_sizes
-from pipelines.randomness import example_seeds
+from pipelines.randomness import example_seeds, fork
 from pipelines.whole_file import whole_file
 
 EPOCHS = 3  # rows that show the whole list: the same pictures in so many epochs
@@ -43,6 +44,7 @@ def show(
     """
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists. Choose another name, or say `--overwrite`.")
+    files.require_folder_of(out)
     competition = pipelines.open_dataset(source, targets=targets, group=group, id_column=id_column)
     encoded = encoded_pictures(competition.train)
     size = choose_size(picture_sizes(encoded))
@@ -87,7 +89,7 @@ def _apply(
     classes = competition.classes
     y = {head: smooth(tf.constant(values), len(classes[head]), 0.0) for head, values in labels.items()}
     weight = {head: tf.constant((values != MISSING).astype("float32")) for head, values in labels.items()}
-    seeds = example_seeds(recipe.seed, epoch, index)
+    seeds = fork(example_seeds(recipe.seed, epoch, index), AUGMENTATION)
     x, mixed, _ = augment_batch(tf.constant(pictures), y, weight, seeds, steps)
     captions = [
         "\n".join(_caption(rows[number].numpy(), classes[head]) for head, rows in mixed.items())

@@ -18,9 +18,9 @@ from apps.console import Bar, Console, duration, percent
 from apps.recipe import Recipe
 from callbacks import Checkpoint, EarlyStopping, OneCycleSchedule
 from pipelines import make_eval, make_train
-from pipelines.stream import Pictures, Streamed, read_batches
+from pipelines.stream import Pictures, read_batches
 
-MEMORY_SAMPLE, STREAM_SAMPLE = 10_000, 2_000  # pictures that the normalisation is computed from
+SAMPLE = 5_000  # pictures that the normalisation is computed from, whether they are in memory or on disk
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def build_network(recipe: Recipe, data: Data, precision: str) -> keras.Model:
 
 def channel_statistics(pictures: Pictures) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of every channel over an evenly spaced sample of pictures, in pixel units."""
-    sample = pictures[:: -(-len(pictures) // (STREAM_SAMPLE if isinstance(pictures, Streamed) else MEMORY_SAMPLE))]
+    sample = pictures[:: -(-len(pictures) // SAMPLE)]
     histograms = np.zeros((sample.shape[-1], 256))
     for batch in read_batches(sample, 100):  # a few at a time: counting needs eight bytes for each byte
         for channel, histogram in enumerate(histograms):

@@ -18,6 +18,8 @@ from pipelines.mix import Mix
 from pipelines.operation import Operation, Size, as_float, as_pixels
 from pipelines.randomness import fork
 
+MIXING = ("MixUp", "CutMix", "Mosaic", "FourierMix")  # layers that change labels with the pictures
+
 
 def adapt(transform: Any) -> Operation | Mix:
     """Any transform as an operation; one of ours is returned as it is.
@@ -35,7 +37,7 @@ def adapt(transform: Any) -> Operation | Mix:
       draws in another way are not reproducible.
 
     Raises:
-        TypeError: It is none of these.
+        TypeError: It is none of these, or a layer that mixes pictures.
     """
     if isinstance(transform, Operation | Mix):
         return transform
@@ -53,6 +55,10 @@ def adapt(transform: Any) -> Operation | Mix:
 
 def _from_keras(layer: keras.layers.Layer) -> Operation:
     layers = layer._flatten_layers()
+    if mixing := [type(one).__name__ for one in layers if type(one).__name__ in MIXING]:
+        raise TypeError(
+            f"{mixing[0]} mixes pictures and would leave their labels as they are. Use augment.mixup or augment.cutmix."
+        )
     for one in layers:
         one.dtype_policy = keras.DTypePolicy("float32")
     own = [one for one in layer._flatten_layers() if type(one).__module__.startswith("keras.")]

@@ -62,7 +62,16 @@ def make_train(
     for name, value, known in (("balance", balance, BALANCES), ("smoothing", smoothing, SMOOTHINGS)):
         if value not in known:
             raise ValueError(f"`{name}` must be one of {', '.join(known)}. Received: {name}={value!r}.")
+    for name, number, most in (
+        ("seed", seed, 2**31 - 1),
+        ("first_epoch", first_epoch, 2**31 - 1),
+        ("first_step", first_step, len(chosen) // batch_size - 1),
+    ):
+        if not 0 <= number <= most:
+            raise ValueError(f"`{name}` must lie between 0 and {most:,}. Received: {name}={number}.")
     steps = in_order(augmentation)
+    if batch_size < 2 and any(isinstance(step, Mix) for step in steps):
+        raise ValueError("`mixup` and `cutmix` mix pictures of one batch: `batch_size` must be at least 2.")
     chosen_labels = {head: values[chosen] for head, values in labels.items()}
     shares = example_weights(chosen_labels, num_classes) if balance == "sampling" else None
     targets = _targets(chosen_labels, num_classes, balance == "weights")
@@ -123,6 +132,8 @@ def make_eval(
     # Keras warns that the data ran out where their number is not known beforehand.
     data = data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(-(-len(pictures) // batch_size)))
     data = data.map(lambda x, readable: (tf.cast(x, "float32"), readable))
+    if (labels is None) != (num_classes is None):
+        raise ValueError("`labels` and `num_classes` belong together. Received only one of them.")
     if labels is None or num_classes is None:
         return data.map(lambda x, readable: x).prefetch(2)
     check_labels(len(pictures), labels, num_classes)

@@ -78,7 +78,9 @@ def adjust_saturation(pictures: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def adjust_hue(pictures: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
-    """Turn the colour circle by `turn` of a full turn, keeping saturation and value (HSV)."""
+    """Turn the colour circle by `turn` of a full turn, keeping saturation and value (HSV); grey stays grey."""
+    if pictures.shape[3] == 1:
+        return pictures
     hsv = tf.image.rgb_to_hsv(as_float(pictures) / 255.0)
     turned = tf.concat([(hsv[..., :1] + _each(turn)) % 1.0, hsv[..., 1:]], axis=-1)
     return as_pixels(tf.image.hsv_to_rgb(turned) * 255.0, pictures.dtype)

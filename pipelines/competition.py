@@ -32,7 +32,7 @@ class Competition:
         columns: How each column was understood, a line each.
         left_out: What was left out and why, a line each.
         answers: Reads the hidden labels: a column for every target, the ids as index; None where there are none. Not
-            to be called before the submission is written.
+            to be called before the submission is written (writing shards only copies them).
         verified: Whether every picture was decoded when its checksum was taken.
     """
 

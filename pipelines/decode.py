@@ -24,8 +24,8 @@ def decode_picture(data: tf.Tensor, size: tuple[int, int] | None = None) -> tf.T
     """Decode one encoded picture to uint8 [height, width, 3].
 
     JPEG (grayscale, RGB, CMYK), PNG (1 to 16 bit, grayscale, palette), BMP (24 and 32 bit), GIF (first picture), WebP.
-    A JPEG's EXIF rotation is applied; what an opacity channel of a PNG or WebP shows through is white; 16-bit values
-    keep their upper 8 bits.
+    A JPEG's EXIF rotation is applied, where it stands before the tables as the standard asks; what an opacity channel
+    of a PNG or WebP shows through is white; 16-bit values keep their upper 8 bits.
 
     Args:
         data: A scalar string tensor, the whole file.

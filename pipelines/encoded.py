@@ -1,5 +1,6 @@
 """Encoded pictures on disk, each a whole file or a stretch of a TFRecord shard, read in any order and checked."""
 
+import contextlib
 import os
 import zlib
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 WHOLE_FILE = UNCHECKED = -1
-CHUNK = 64  # pictures read by one call of Python: a call costs as much as reading several of them
+CHUNK = 64  # pictures read by one call of Python, at most: a call costs as much as reading several small ones
+CHUNK_BYTES = 4 * 2**20  # of one call, about
 READERS = 4  # calls at the same time, so that a disk or a network has several requests to answer
 
 
@@ -73,6 +75,17 @@ class Encoded:
         self.lengths[index], self.checksums[index] = len(data), checksum
         return data
 
+    def readable(self, most: int) -> np.ndarray:
+        """The places of the first `most` that can be read now."""
+        found: list[int] = []
+        for place in range(len(self)):
+            if len(found) == most:
+                break
+            with contextlib.suppress(OSError, ValueError):
+                self.read(place)
+                found.append(place)
+        return np.array(found, int)
+
     def read_all(self, places: tf.data.Dataset, failed: set[str] | None = None) -> tf.data.Dataset:
         """`(place, bytes)` for every one of the `places`, in their order.
 
@@ -88,7 +101,9 @@ class Encoded:
             data = tf.numpy_function(read_some, [places], tf.string)
             return places, tf.ensure_shape(data, [None])
 
-        return places.batch(CHUNK).map(read, num_parallel_calls=READERS).unbatch()
+        sample = self[:: max(1, len(self) // 100)]
+        chunk = int(CHUNK_BYTES * len(sample) / max(sample.total_bytes(), 1))
+        return places.batch(min(max(chunk, 1), CHUNK)).map(read, num_parallel_calls=READERS).unbatch()
 
     def _read_or_note(self, place: int, failed: set[str] | None) -> bytes:
         try:

@@ -40,6 +40,8 @@ def smooth(labels: tf.Tensor, classes: int, amount: float, smoothing: str = "oth
     """
     if smoothing not in SMOOTHINGS:
         raise ValueError(f"`smoothing` must be one of {', '.join(SMOOTHINGS)}. Received: {smoothing!r}.")
+    if not 0 <= amount < 1:
+        raise ValueError(f"`amount` must lie in [0, 1). Received: amount={amount}.")
     if classes == 1:
         amount = 0.0
     rest = amount / (max(classes - 1, 1) if smoothing == "others" else classes)

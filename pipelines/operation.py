@@ -34,8 +34,8 @@ class Operation:
 def one_of(operations: Sequence[Operation]) -> Operation:
     """One of the operations for every picture, all equally likely. They must keep size and dtype."""
     operations = list(operations)
-    if not operations:
-        raise ValueError("`operations` is empty: there is nothing to choose from.")
+    if not operations or not all(isinstance(operation, Operation) for operation in operations):
+        raise ValueError(f"`operations` needs at least one operation, each of `augment.adapt`. Received: {operations}.")
 
     def draw(seeds: tf.Tensor, size: Size) -> Choice:
         which = tf.cast(uniform(seeds, 1)[:, 0] * len(operations), "int32")
@@ -58,6 +58,8 @@ def with_probability(probability: float, operation: Operation) -> Operation:
     """The operation on a picture with this probability, else the picture as it is. It must keep size and dtype."""
     if not 0 <= probability <= 1:
         raise ValueError(f"`probability` must lie in [0, 1]. Received: probability={probability}.")
+    if not isinstance(operation, Operation):
+        raise ValueError(f"`operation` must be an operation; see `augment.adapt`. Received: {operation!r}.")
 
     def draw(seeds: tf.Tensor, size: Size) -> Choice:
         return uniform(fork(seeds, 0), 1)[:, 0] < probability, operation.draw(fork(seeds, 1), size)

@@ -32,14 +32,19 @@ def open_pictures(
     Args:
         encoded: Where they lie; lengths and checksums are noted there.
         size: (height, width) to resize to.
-        memory: Bytes that the decoded pictures may take; None for half of what is free.
+        memory: Bytes that the decoded pictures may take; None for `free_for_pictures`.
         verified: They have been decoded when their checksums were taken: comparing those is check enough.
         strict: Of a stream, see `Streamed`.
         on_progress: Called with the number of pictures done.
     """
-    if decoded_bytes(len(encoded), size) <= (psutil.virtual_memory().available / 2 if memory is None else memory):
+    if decoded_bytes(len(encoded), size) <= (free_for_pictures() if memory is None else memory):
         return load_pictures(encoded, size, on_progress=on_progress)
     return Streamed(encoded, size, strict), check_pictures(encoded, verified, on_progress)
+
+
+def free_for_pictures() -> float:
+    """Bytes that decoded pictures may take: a quarter of what is free, since TensorFlow keeps a copy of them."""
+    return psutil.virtual_memory().available / 4
 
 
 def decoded_bytes(count: int, size: tuple[int, int]) -> int:

@@ -1,7 +1,7 @@
 """Which labelled pictures are held out for validation: stratified by label, never across a group."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -58,21 +58,23 @@ def split(
     return [_keep_classes(np.concatenate([usable[train], alone]), usable[held], labels) for train, held in pairs]
 
 
-def split_by_file(path: Path, ids: np.ndarray, id_column: str) -> list[Split]:
+def split_by_file(path: Path, ids: np.ndarray, id_column: str, left_out: Collection[str] = ()) -> list[Split]:
     """The index pairs (train, validation) that a CSV file asks for.
 
     Args:
         path: One row a picture to hold out, named in the column `id_column` (or the only column). With a column "fold"
-            there is one pair for each of its values, in their order; a picture that the file does not name is always
-            trained on.
+            there is one pair for each of its values, in their order; a picture that the file does not name, or without
+            a fold, is always trained on.
         ids: Of all labelled pictures.
         id_column: As in train.csv.
+        left_out: Ids of pictures that cannot be read, which the file may name.
 
     Raises:
         FileNotFoundError, ValueError: There is no such file; it names an unknown picture, one twice, all or none.
     """
     table = read_table(path)
     column = id_column if id_column in table.columns else table.columns[0]
+    table = table[~table[column].isin(left_out)]
     places = {name: place for place, name in enumerate(ids)}
     unknown = [name for name in table[column] if name not in places]
     if unknown:
@@ -82,10 +84,11 @@ def split_by_file(path: Path, ids: np.ndarray, id_column: str) -> list[Split]:
         )
     if table[column].duplicated().any():
         raise ValueError(f"{path} names {table[column][table[column].duplicated()].iloc[0]!r} more than once.")
-    folds = table["fold"] if "fold" in table.columns else pd.Series("", index=table.index)
+    folds = table["fold"] if "fold" in table.columns else pd.Series("1", index=table.index)
+    names = sorted(set(folds) - {""}, key=lambda fold: (len(fold), fold) if fold.isdigit() else (0, fold))
     everything = np.arange(len(ids))
     pairs = []
-    for fold in sorted(set(folds)):
+    for fold in names:
         held_out = np.sort([places[name] for name in table[column][folds == fold]])
         pairs.append((np.setdiff1d(everything, held_out), held_out))
     if not pairs or any(not len(train) for train, _ in pairs):

@@ -120,3 +120,13 @@ def test_what_is_no_transform_is_refused() -> None:
         batches(lambda x, y, z: x)
     with pytest.raises(ValueError, match="must return a batch of pictures"):
         batches(lambda x: tf.reduce_mean(x, axis=[1, 2, 3]))
+
+
+@pytest.mark.parametrize("layer", [keras.layers.MixUp, keras.layers.CutMix])
+def test_layer_that_mixes_pictures_is_refused_since_labels_would_stay(layer) -> None:
+    with pytest.raises(
+        TypeError, match=r"mixes pictures and would leave their labels as they are\. Use augment\.mixup"
+    ):
+        batches(layer())
+    with pytest.raises(TypeError, match="would leave their labels"):
+        batches(keras.Sequential([layer()]))

@@ -313,3 +313,23 @@ def test_unknown_names_are_refused(options, message) -> None:
 def test_class_numbers_must_be_below_the_number_of_classes() -> None:
     with pytest.raises(ValueError, match="'label' must have class numbers from 0 to 1, or -1"):
         make_eval(numbered(10), {"label": np.full(10, 2)}, {"label": 2})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"first_step": 5}, "`first_step` must lie between 0 and 4. Received: first_step=5"),
+        ({"first_epoch": -1}, "`first_epoch` must lie between 0"),
+        ({"seed": 2**31}, "`seed` must lie between 0"),
+        ({"batch_size": 1, "augmentation": [augment.mixup()]}, "`batch_size` must be at least 2"),
+    ],
+)
+def test_impossible_starts_are_refused(options, message) -> None:
+    labels = {"label": np.zeros(10, int)}
+    with pytest.raises(ValueError, match=message):
+        make_train(numbered(10), labels, {"label": 2}, **{"batch_size": 2, **options})
+
+
+def test_labels_and_numbers_of_classes_belong_together() -> None:
+    with pytest.raises(ValueError, match="belong together"):
+        make_eval(numbered(10), {"label": np.zeros(10, int)})

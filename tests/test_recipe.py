@@ -47,7 +47,7 @@ def test_what_was_chosen_is_kept() -> None:
         ({"epochs": True}, "`epochs` must be a whole number"),
         ({"rotation": float("nan")}, "`rotation` must be a number"),
         ({"lr": float("inf")}, "`lr` must be a number"),
-        ({"zoom": -1}, "`zoom` must be 0 or more"),
+        ({"zoom": -1}, "`zoom` must be from 0 to 4"),
         ({"image_size": [16.5, 20]}, "`image_size` must be a whole number"),
         ({"model": 5}, "`model` must be text"),
         ({"epochs": "many"}, "Received: epochs='many'"),
@@ -89,3 +89,71 @@ def test_resumed_run_refuses_another_recipe_and_says_where_it_differs() -> None:
     assert kept_choices(record, {"batch_size": 100}) == record["recipe"]  # asked for again, clipped again
     with pytest.raises(ValueError, match="epochs is 8, asked for 10"):
         kept_choices(record, {"epochs": 10, "seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"cutout": 80}, "`cutout` must be at most 63 for pictures of 32x40. Received: 80"),
+        ({"crop": 32}, "`crop` must be at most 31 for pictures of 32x40. Received: 32"),
+        ({"mixup": 0.2, "batch_size": 1}, "`batch_size` must be at least 2"),
+    ],
+)
+def test_augmentation_that_leaves_nothing_of_a_picture_is_refused(choices, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve(choices, 1000, (32, 40), [ANIMALS])
+
+
+def test_names_in_the_recipe_are_those_of_the_pipelines() -> None:
+    from apps import recipe
+    from pipelines import batches, fill, labels
+
+    assert recipe.FILLS == fill.FILL_MODES
+    assert recipe.SMOOTHINGS == labels.SMOOTHINGS
+    assert recipe.BALANCES == batches.BALANCES
+
+
+def test_every_augmentation_of_a_recipe_is_done_in_the_order_of_its_reasons() -> None:
+    from apps.augmentation import augmentation
+
+    everything = {
+        "crop": 2,
+        "rotation": 5.0,
+        "flip": True,
+        "vertical_flip": True,
+        "randaugment": 1,
+        "brightness": 0.1,
+        "contrast": 0.1,
+        "saturation": 0.1,
+        "hue": 0.1,
+        "grayscale": 0.1,
+        "noise": 1.0,
+        "cutout": 4,
+        "erasing": 0.5,
+        "mixup": 0.2,
+        "cutmix": 1.0,
+        "resized_crop": 0.5,
+    }
+    names = [step.name for step in augmentation(resolve(everything, 1000, (32, 32), [ANIMALS]))]
+    assert names == [
+        *("random_resized_crop", "random_crop", "affine", "horizontal_flip", "vertical_flip", "randaugment"),
+        *("brightness", "contrast", "saturation", "hue", "grayscale", "gaussian_noise", "cutout", "random_erasing"),
+        "mixup or cutmix",
+    ]
+
+
+def test_normalisation_does_not_depend_on_where_the_pictures_are(tmp_path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from apps.training import SAMPLE, channel_statistics
+    from pipelines.encoded import Encoded
+    from pipelines.stream import Streamed
+
+    generator = np.random.default_rng(0)
+    few = generator.integers(0, 256, (7, 4, 4, 3)).astype("uint8")
+    for number, picture in enumerate(few):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    which = generator.integers(0, 7, SAMPLE + 500)  # more than the sample
+    streamed = Streamed(Encoded.files([tmp_path / f"{number}.png" for number in which]), (4, 4))
+    assert channel_statistics(streamed) == channel_statistics(few[which])

@@ -134,6 +134,16 @@ def test_file_with_folds_holds_out_each_in_turn(tmp_path) -> None:
     assert pairs[1][0].tolist() == [1, 2, 3, 4]  # 03 is trained on while the other fold is held out
 
 
+def test_folds_of_a_file_come_in_the_order_of_their_numbers_and_no_fold_is_training(tmp_path) -> None:
+    pairs = split_by_file(listed(tmp_path, "image,fold\n00,10\n01,9\n02,\n"), IDS, "image")
+    assert [held_out.tolist() for _, held_out in pairs] == [[1], [0]]
+
+
+def test_file_may_name_pictures_that_cannot_be_read(tmp_path) -> None:
+    ((train, held_out),) = split_by_file(listed(tmp_path, "image\n04\nbroken\n"), IDS, "image", {"broken"})
+    assert (train.tolist(), held_out.tolist()) == ([0, 1, 2, 3, 5], [4])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
