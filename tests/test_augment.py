@@ -424,7 +424,7 @@ def test_with_probability_draws_with_its_probability_and_apart_from_the_operatio
         (lambda: augment.random_resized_crop((8, 8), aspect=(2, 1)), "`aspect` a range of positive numbers"),
         (lambda: augment.random_resized_crop((8, 8), aspect=(0, 1)), "`aspect` a range of positive numbers"),
         (lambda: augment.random_resized_crop((0, 8)), "`size` must be at least 1 pixel"),
-        (lambda: augment.one_of([]), "`operations` is empty"),
+        (lambda: augment.one_of([]), "`operations` needs at least one operation"),
         (lambda: augment.with_probability(2, augment.hue(0.1)), r"`probability` must lie in \[0, 1\]"),
     ],
 )

@@ -65,7 +65,10 @@ def test_a_run_from_disk_and_one_from_shards_equal_one_from_memory(run_cli, colo
         (("--set", "cutout"), "`--set` needs FIELD=VALUE, such as cutout=8. Received: 'cutout'"),
         (("--set", "fill=nearest"), "`fill` must be one of constant, edge, reflect, symmetric, wrap"),
         (("--balance", "much"), "`balance` must be one of none, weights, sampling"),
-        (("--val", "missing.csv"), "There is no file missing.csv"),
+        (
+            ("--val", "missing.csv"),
+            "`val` must be a fraction, a number of folds, 0, or a CSV file, and there is no file",
+        ),
     ],
 )
 def test_wrong_settings_are_one_line(run_here, colours, options, message) -> None:
