@@ -71,7 +71,7 @@ def make_plan(
     """Decode every picture, settle the recipe and split; raise for everything that would stop the training later."""
     for line in competition.columns:
         console.say(f"column    {line}")
-    _check_val(choices.get("val"), competition)
+    _check_val(choices.get("val"))
     labelled = encoded_pictures(competition.train)
     hidden = _hidden(competition)
     recipe = resolve(
@@ -196,7 +196,7 @@ def _check_classes(data: Data, console: Console) -> None:
             console.warn(f"{head}: {', '.join(once)} occurs once: it cannot be both learnt and validated.")
 
 
-def _check_val(val: float | str | None, competition: Competition) -> None:
+def _check_val(val: float | str | None) -> None:
     """Raise for a validation that cannot be had, before any picture is decoded."""
     if isinstance(val, str) and not Path(val).is_file():
         raise ValueError(
