@@ -1,92 +1,393 @@
-"""Learning-rate schedules: each a plain curve of the step, and a thin Keras class that stores its numbers."""
+"""Learning-rate schedules: thin Keras classes that check and store the numbers of a curve of `callbacks.curves`.
 
-import math
-from typing import Any
+Every schedule may stand wherever Keras takes a learning rate, is saved with the model, and has a `plot`.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import keras
-from keras import ops
+
+from callbacks import curves
+from callbacks.curves import Step
+
+register = keras.saving.register_keras_serializable(package="callbacks")
 
 
-def one_cycle(
-    step: keras.KerasTensor | int,
-    max_rate: float,
-    total_steps: int,
-    warmup: float = 0.3,
-    start_factor: float = 0.04,
-    final_factor: float = 1e-4,
-    curve: str = "cosine",
-) -> keras.KerasTensor:
-    """The rate at `step`: up from `max_rate * start_factor`, then down to `max_rate * final_factor`.
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A curve together with its numbers; `schedule(step)` is the rate at that step, a float32 scalar."""
 
-    The peak lies at step `warmup * (total_steps - 1)`, the final value at step `total_steps - 1` and after it.
-    Source: Super-Convergence, https://arxiv.org/abs/1708.07120
+    curve: ClassVar[Callable[..., keras.KerasTensor]]
+    CYCLE: ClassVar[dict[str, float]] = {}  # the arguments that make the curve go between 0 and 1, where it has cycles
+
+    def __init__(self, **config: Any) -> None:
+        self.config = config
+
+    def __call__(self, step: Step) -> keras.KerasTensor:
+        """The rate at `step`, which counts batches from 0."""
+        return type(self).curve(step, **self.config)
+
+    def height(self, step: Step) -> keras.KerasTensor:
+        """Where in its cycle the rate is: 0 at the bottom, 1 at the top of the first cycle."""
+        if not self.CYCLE:
+            raise ValueError(
+                f"{type(self).__name__} has no cycles: take a triangular, one-cycle or restarting schedule."
+            )
+        return type(self).curve(step, **{**self.config, **self.CYCLE})
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Variables that an optimiser must keep; only `Scale` has one."""
+        return []
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(self.config)
+
+    def plot(self, steps: int, path: os.PathLike[str] | str | None = None) -> Any:
+        """Draw the rate over steps 0 to `steps - 1`; returns matplotlib's Figure, and writes it to `path` if given."""
+        from callbacks.plots import plot_rates
+
+        return plot_rates(self, steps, path)
+
+
+def _require(condition: bool, message: str, **received: Any) -> None:
+    if not condition:
+        raise ValueError(f"{message} Received: {', '.join(f'{name}={value!r}' for name, value in received.items())}.")
+
+
+def require_positive(**numbers: float) -> None:
+    """Raise unless every number is above 0 and finite."""
+    for name, value in numbers.items():
+        _require(0 < value < float("inf"), f"`{name}` must be above 0.", **{name: value})
+
+
+def _require_range(low: float, high: float, low_name: str, high_name: str) -> None:
+    names = {low_name: low, high_name: high}
+    _require(0 <= low < high, f"`{low_name}` must be at least 0 and below `{high_name}`.", **names)
+
+
+@register
+class ConstantSchedule(Schedule):
+    """The same rate at every step; useful inside `WarmUp`, `Sequence` and `Scale`.
+
+    >>> float(ConstantSchedule(0.25)(1000))
+    0.25
     """
-    last = total_steps - 1
-    step = ops.minimum(ops.cast(step, "float32"), float(last))
-    peak = warmup * last
-    rising = step / max(peak, 1e-9)
-    falling = (step - peak) / max(last - peak, 1e-9)
-    if curve == "cosine":
-        rising, falling = ((1 - ops.cos(math.pi * ops.clip(part, 0.0, 1.0))) / 2 for part in (rising, falling))
-    up = max_rate * (start_factor + (1 - start_factor) * rising)
-    down = max_rate * (final_factor + (1 - final_factor) * (1 - falling))
-    return ops.where(step < peak, up, down)
+
+    curve = staticmethod(curves.constant)
+
+    def __init__(self, rate: float) -> None:
+        require_positive(rate=rate)
+        super().__init__(rate=float(rate))
 
 
-@keras.saving.register_keras_serializable(package="callbacks")
-class OneCycleSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """One cycle over the whole training: rise to `max_rate`, then fall far below the start.
+@register
+class StepDecaySchedule(Schedule):
+    """`initial_rate * factor^floor((step - start) / every)`.
 
     Args:
-        max_rate: The highest learning rate.
-        total_steps: Number of optimiser steps of the training; the last one has the final rate exactly.
-        warmup: Fraction of the training spent rising, in [0, 1).
+        initial_rate: Rate up to step `start + every`.
+        factor: In (0, 1].
+        every: Steps between two drops.
+        start: Step at which counting begins.
+
+    >>> schedule = StepDecaySchedule(0.001, factor=0.8, every=3)
+    >>> [round(float(schedule(epoch)), 6) for epoch in (0, 2, 3, 6, 11)]
+    [0.001, 0.001, 0.0008, 0.00064, 0.000512]
+    """
+
+    curve = staticmethod(curves.step_decay)
+
+    def __init__(self, initial_rate: float, factor: float, every: int, start: int = 0) -> None:
+        require_positive(initial_rate=initial_rate, every=every)
+        _require(0 < factor <= 1, "`factor` must lie in (0, 1].", factor=factor)
+        _require(start >= 0, "`start` must be at least 0.", start=start)
+        super().__init__(initial_rate=float(initial_rate), factor=float(factor), every=every, start=start)
+
+
+@register
+class PiecewiseConstantSchedule(Schedule):
+    """`rates[0]` before step `boundaries[0]`, `rates[1]` from that step on, and so forth.
+
+    Unlike `keras.optimizers.schedules.PiecewiseConstantDecay`, the new rate begins at the boundary, not after it.
+
+    >>> schedule = PiecewiseConstantSchedule([10, 20], [0.5, 0.25, 0.125])
+    >>> [float(schedule(step)) for step in (9, 10, 19, 20)]
+    [0.5, 0.25, 0.25, 0.125]
+    """
+
+    curve = staticmethod(curves.piecewise_constant)
+
+    def __init__(self, boundaries: Sequence[int], rates: Sequence[float]) -> None:
+        boundaries, rates = [int(step) for step in boundaries], [float(rate) for rate in rates]
+        _require(
+            len(rates) == len(boundaries) + 1,
+            "`rates` must have one entry more than `boundaries`.",
+            boundaries=boundaries,
+            rates=rates,
+        )
+        require_ascending(boundaries)
+        for rate in rates:
+            _require(rate >= 0, "`rates` must not be negative.", rates=rates)
+        super().__init__(boundaries=boundaries, rates=rates)
+
+
+def require_ascending(boundaries: Sequence[int]) -> None:
+    """Raise unless the boundaries are positive, each above the one before."""
+    ascending = all(low < high for low, high in zip([0, *boundaries], boundaries, strict=False))
+    _require(ascending, "`boundaries` must be above 0 and ascend.", boundaries=boundaries)
+
+
+@register
+class ExponentialSchedule(Schedule):
+    """`initial_rate * e^(-decay * step)`."""
+
+    curve = staticmethod(curves.exponential)
+
+    def __init__(self, initial_rate: float, decay: float) -> None:
+        require_positive(initial_rate=initial_rate)
+        _require(decay >= 0, "`decay` must be at least 0.", decay=decay)
+        super().__init__(initial_rate=float(initial_rate), decay=float(decay))
+
+
+@register
+class HalvingSchedule(Schedule):
+    """`initial_rate / 2^floor(step / every)`.
+
+    >>> [float(HalvingSchedule(0.5, every=10)(step)) for step in (9, 10, 20)]
+    [0.5, 0.25, 0.125]
+    """
+
+    curve = staticmethod(curves.halving)
+
+    def __init__(self, initial_rate: float, every: int) -> None:
+        require_positive(initial_rate=initial_rate, every=every)
+        super().__init__(initial_rate=float(initial_rate), every=every)
+
+
+@register
+class InverseTimeSchedule(Schedule):
+    """`initial_rate / (1 + decay * step)`."""
+
+    curve = staticmethod(curves.inverse_time)
+
+    def __init__(self, initial_rate: float, decay: float) -> None:
+        require_positive(initial_rate=initial_rate)
+        _require(decay >= 0, "`decay` must be at least 0.", decay=decay)
+        super().__init__(initial_rate=float(initial_rate), decay=float(decay))
+
+
+@register
+class PolynomialSchedule(Schedule):
+    """`final_rate + (initial_rate - final_rate) * (1 - step / steps)^power`; `final_rate` from step `steps` on."""
+
+    curve = staticmethod(curves.polynomial)
+
+    def __init__(self, initial_rate: float, steps: int, power: float = 2.0, final_rate: float = 0.0) -> None:
+        require_positive(initial_rate=initial_rate, steps=steps, power=power)
+        _require_range(final_rate, initial_rate, "final_rate", "initial_rate")
+        super().__init__(
+            initial_rate=float(initial_rate), steps=steps, power=float(power), final_rate=float(final_rate)
+        )
+
+
+@register
+class LinearSchedule(Schedule):
+    """`initial_rate * (1 - step / steps)`, or straight down to `final_rate`, reached at step `steps`.
+
+    >>> [float(LinearSchedule(1.0, steps=4)(step)) for step in range(6)]
+    [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+
+    @staticmethod
+    def curve(step: Step, initial_rate: float, steps: int, final_rate: float) -> keras.KerasTensor:
+        """`curves.polynomial` of power 1."""
+        return curves.polynomial(step, initial_rate, steps, 1.0, final_rate)
+
+    def __init__(self, initial_rate: float, steps: int, final_rate: float = 0.0) -> None:
+        require_positive(initial_rate=initial_rate, steps=steps)
+        _require_range(final_rate, initial_rate, "final_rate", "initial_rate")
+        super().__init__(initial_rate=float(initial_rate), steps=steps, final_rate=float(final_rate))
+
+
+@register
+class InverseSquareRootSchedule(Schedule):
+    """`initial_rate / sqrt(step / hold)` from step `hold` on, before it `initial_rate`.
+
+    With `hold=1` this is `initial_rate / sqrt(step)`; with `hold` the steps of a warm-up, the rate of
+    https://arxiv.org/abs/1706.03762 after it.
+    """
+
+    curve = staticmethod(curves.inverse_square_root)
+
+    def __init__(self, initial_rate: float, hold: int = 1) -> None:
+        require_positive(initial_rate=initial_rate, hold=hold)
+        super().__init__(initial_rate=float(initial_rate), hold=hold)
+
+
+@register
+class CosineSchedule(Schedule):
+    """`min_rate + (max_rate - min_rate) / 2 * (1 + cos(pi * step / steps))`; `min_rate` from step `steps` on.
+
+    Source: https://arxiv.org/abs/1608.03983
+
+    >>> [round(float(CosineSchedule(0.5, steps=4)(step)), 4) for step in range(6)]
+    [0.5, 0.4268, 0.25, 0.0732, 0.0, 0.0]
+    """
+
+    curve = staticmethod(curves.cosine)
+
+    def __init__(self, max_rate: float, steps: int, min_rate: float = 0.0) -> None:
+        require_positive(max_rate=max_rate, steps=steps)
+        _require_range(min_rate, max_rate, "min_rate", "max_rate")
+        super().__init__(max_rate=float(max_rate), steps=steps, min_rate=float(min_rate))
+
+
+class _Triangular(Schedule):
+    CYCLE: ClassVar[dict[str, float]] = {"base_rate": 0.0, "max_rate": 1.0}
+
+    def __init__(self, base_rate: float, max_rate: float, step_size: int, **config: float) -> None:
+        require_positive(step_size=step_size)
+        _require_range(base_rate, max_rate, "base_rate", "max_rate")
+        super().__init__(base_rate=float(base_rate), max_rate=float(max_rate), step_size=step_size, **config)
+
+
+@register
+class TriangularSchedule(_Triangular):
+    """Cyclic rate, straight up from `base_rate` to `max_rate` in `step_size` steps, and straight down in as many.
+
+    Source: Cyclical Learning Rates, https://arxiv.org/abs/1506.01186
+
+    >>> [float(TriangularSchedule(0.0, 1.0, step_size=2)(step)) for step in range(7)]
+    [0.0, 0.5, 1.0, 0.5, 0.0, 0.5, 1.0]
+    """
+
+    curve = staticmethod(curves.triangular)
+
+    def __init__(self, base_rate: float, max_rate: float, step_size: int) -> None:
+        super().__init__(base_rate, max_rate, step_size)
+
+
+@register
+class Triangular2Schedule(_Triangular):
+    """Like `TriangularSchedule`, the height halved after every cycle. https://arxiv.org/abs/1506.01186"""
+
+    @staticmethod
+    def curve(step: Step, base_rate: float, max_rate: float, step_size: int) -> keras.KerasTensor:
+        """`curves.triangular` with half the height in every next cycle."""
+        return curves.triangular(step, base_rate, max_rate, step_size, cycle_factor=0.5)
+
+    def __init__(self, base_rate: float, max_rate: float, step_size: int) -> None:
+        super().__init__(base_rate, max_rate, step_size)
+
+
+@register
+class ExpRangeSchedule(_Triangular):
+    """Like `TriangularSchedule`, the height multiplied by `gamma^step`. https://arxiv.org/abs/1506.01186"""
+
+    curve = staticmethod(curves.exp_range)
+
+    def __init__(self, base_rate: float, max_rate: float, step_size: int, gamma: float) -> None:
+        _require(0 < gamma <= 1, "`gamma` must lie in (0, 1].", gamma=gamma)
+        super().__init__(base_rate, max_rate, step_size, gamma=float(gamma))
+
+
+@register
+class WarmRestartsSchedule(Schedule):
+    """SGDR: cosine cycles, each starting at the maximum again.
+
+    Args:
+        max_rate: Rate at the beginning of the first cycle.
+        first_cycle: Steps of the first cycle.
+        t_mult: Each cycle is so many times as long as the one before; at least 1, such as 1, 1.5 or 2.
+        min_rate: What every cycle falls to.
+        max_decay: Each cycle's maximum is so many times that of the one before; in (0, 1].
+
+    Source: https://arxiv.org/abs/1608.03983
+
+    >>> schedule = WarmRestartsSchedule(1.0, first_cycle=2, t_mult=2)
+    >>> [round(float(schedule(step)), 4) for step in range(7)]
+    [1.0, 0.5, 1.0, 0.8536, 0.5, 0.1464, 1.0]
+    """
+
+    curve = staticmethod(curves.warm_restarts)
+    CYCLE: ClassVar[dict[str, float]] = {"min_rate": 0.0, "max_rate": 1.0}
+
+    def __init__(
+        self,
+        max_rate: float,
+        first_cycle: float,
+        t_mult: float = 1.0,
+        min_rate: float = 0.0,
+        max_decay: float = 1.0,
+    ) -> None:
+        require_positive(max_rate=max_rate, first_cycle=first_cycle)
+        _require(t_mult == 1 or t_mult >= 1.01, "`t_mult` must be 1, or at least 1.01.", t_mult=t_mult)
+        _require_range(min_rate, max_rate, "min_rate", "max_rate")
+        _require(0 < max_decay <= 1, "`max_decay` must lie in (0, 1].", max_decay=max_decay)
+        super().__init__(
+            max_rate=float(max_rate),
+            first_cycle=float(first_cycle),
+            t_mult=float(t_mult),
+            min_rate=float(min_rate),
+            max_decay=float(max_decay),
+        )
+
+
+@register
+class OneCycleSchedule(Schedule):
+    """One cycle over the whole training: up to `max_rate`, down to the start, and in the tail far below it.
+
+    Args:
+        max_rate: The highest rate.
+        total_steps: Steps of the training; the last one has the final rate exactly.
+        warmup: Part of the training spent rising, in [0, 1).
+        tail: Last part of the training, in [0, 1), in which the rate falls from the start's to the final one; 0 for a
+            way down that leads to the final rate at once.
         start_factor: First rate as a fraction of `max_rate`, in (0, 1].
-        final_factor: Last rate as a fraction of `max_rate`, in [0, 1].
+        final_factor: Last rate as a fraction of `max_rate`, in [0, 1]; usually a tenth to a hundredth of the first.
         curve: "cosine" or "linear".
 
     Source: Super-Convergence, https://arxiv.org/abs/1708.07120
 
-    >>> schedule = OneCycleSchedule(0.4, total_steps=101, warmup=0.5, start_factor=0.1, curve="linear")
-    >>> [round(float(schedule(step)), 5) for step in (0, 25, 50, 100)]
-    [0.04, 0.22, 0.4, 4e-05]
+    >>> schedule = OneCycleSchedule(0.5, 101, warmup=0.4, tail=0.2, start_factor=0.5, final_factor=0.0, curve="linear")
+    >>> [float(schedule(step)) for step in (0, 20, 40, 60, 80, 90, 100)]
+    [0.25, 0.375, 0.5, 0.375, 0.25, 0.125, 0.0]
     """
+
+    curve = staticmethod(curves.one_cycle)
+    CYCLE: ClassVar[dict[str, float]] = {"max_rate": 1.0, "start_factor": 0.0, "final_factor": 0.0}
 
     def __init__(
         self,
         max_rate: float,
         total_steps: int,
-        warmup: float = 0.3,
+        warmup: float = 0.45,
+        tail: float = 0.1,
         start_factor: float = 0.04,
-        final_factor: float = 1e-4,
+        final_factor: float = 4e-4,
         curve: str = "cosine",
     ) -> None:
-        if max_rate <= 0:
-            raise ValueError(f"`max_rate` must be positive. Received: max_rate={max_rate}.")
-        if total_steps < 1:
-            raise ValueError(f"`total_steps` must be at least 1. Received: total_steps={total_steps}.")
-        if not 0 <= warmup < 1:
-            raise ValueError(f"`warmup` is a fraction in [0, 1). Received: warmup={warmup}.")
-        if not 0 < start_factor <= 1 or not 0 <= final_factor <= 1:
-            raise ValueError(
-                "`start_factor` must lie in (0, 1] and `final_factor` in [0, 1]. "
-                f"Received: start_factor={start_factor}, final_factor={final_factor}."
-            )
-        if curve not in ("cosine", "linear"):
-            raise ValueError(f"`curve` must be 'cosine' or 'linear'. Received: curve={curve!r}.")
-        self.config: dict[str, Any] = {
-            "max_rate": float(max_rate),
-            "total_steps": int(total_steps),
-            "warmup": float(warmup),
-            "start_factor": float(start_factor),
-            "final_factor": float(final_factor),
-            "curve": curve,
-        }
-
-    def __call__(self, step: keras.KerasTensor | int) -> keras.KerasTensor:
-        """The learning rate, a float32 scalar, at optimiser step `step` (0 is the first)."""
-        return one_cycle(step, **self.config)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return dict(self.config)
+        require_positive(max_rate=max_rate, total_steps=total_steps)
+        _require(0 <= warmup < 1, "`warmup` is a fraction in [0, 1).", warmup=warmup)
+        _require(0 <= tail < 1, "`tail` is a fraction in [0, 1).", tail=tail)
+        _require(
+            warmup + tail < 1,
+            "`warmup` and `tail` must leave time to fall: below 1 together.",
+            warmup=warmup,
+            tail=tail,
+        )
+        _require(0 < start_factor <= 1, "`start_factor` must lie in (0, 1].", start_factor=start_factor)
+        _require(0 <= final_factor <= 1, "`final_factor` must lie in [0, 1].", final_factor=final_factor)
+        _require(curve in ("cosine", "linear"), "`curve` must be 'cosine' or 'linear'.", curve=curve)
+        super().__init__(
+            max_rate=float(max_rate),
+            total_steps=int(total_steps),
+            warmup=float(warmup),
+            tail=float(tail),
+            start_factor=float(start_factor),
+            final_factor=float(final_factor),
+            curve=curve,
+        )
