@@ -35,12 +35,13 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Figure:
-    """Pictures a second: the median of the measurements, the lowest and the highest."""
+    """The median of the measurements, the lowest and the highest."""
 
     name: str
     median: float
     low: float
     high: float
+    unit: str = "pictures/s"
 
 
 def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> None:
@@ -49,9 +50,10 @@ def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> N
     Raises:
         ValueError: There is no such benchmark.
     """
+    from apps.bench_callbacks import bench_callbacks
     from apps.bench_pipeline import bench_pipeline
 
-    known = {"pipeline": bench_pipeline}
+    known = {"pipeline": bench_pipeline, "callbacks": bench_callbacks}
     if name not in known:
         raise ValueError(f"There is no benchmark {name!r}. Benchmarks: {', '.join(known)}.")
     if json_file is not None:
@@ -66,7 +68,7 @@ def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> N
                 "cores": os.cpu_count(),
                 "versions": package_versions(),
                 "rounds": rounds,
-                "pictures_per_second": {title: [asdict(figure) for figure in table] for title, table in tables.items()},
+                "figures": {title: [asdict(figure) for figure in table] for title, table in tables.items()},
             },
         )
 
@@ -84,15 +86,16 @@ def measure(contestants: Sequence[Contestant], rounds: int) -> list[Figure]:
 
 
 def print_figures(title: str, figures: Iterable[Figure], console: Console, reference: str | None = None) -> None:
-    """A table: pictures a second, their range, and their ratio to the figure named `reference`."""
+    """A table: the figures, their range, and their ratio to the one named `reference`."""
     figures = list(figures)
     base = next((figure.median for figure in figures if figure.name == reference), None)
     console.say()
     console.say(title)
     for figure in figures:
         ratio = f"{figure.median / base:7.1%}" if base else ""
-        spread = f"({figure.low:,.0f} to {figure.high:,.0f})"
-        console.say(f"  {figure.name:<52} {figure.median:>10,.0f} pictures/s {spread:<22} {ratio}".rstrip())
+        places = 0 if figure.unit == "pictures/s" else 3
+        spread = f"({figure.low:,.{places}f} to {figure.high:,.{places}f})"
+        console.say(f"  {figure.name:<52} {figure.median:>10,.{places}f} {figure.unit} {spread:<22} {ratio}".rstrip())
 
 
 def _speed(contestant: Contestant) -> float:

@@ -276,9 +276,58 @@ def show(
     )
 
 
+@app.command("lr-find")
+def lr_find(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("lr-find.png"),
+    target: Target = None,
+    group: Group = None,
+    id_column: IdColumn = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
+    image_size: ImageSize = None,
+    low: Annotated[float, typer.Option(help="Lowest rate.")] = 1e-5,
+    high: Annotated[float, typer.Option(help="Highest rate; the sweep ends where the loss explodes.")] = 10.0,
+    steps: Annotated[int, typer.Option(help="Batches between them.")] = 100,
+    sweep: Annotated[str, typer.Option(help="`exponential` or `linear`.")] = "exponential",
+    memory: Memory = None,
+    strict: Strict = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the --out file.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find a learning rate: train for a moment with a rising one, and see where the loss falls and explodes."""
+    choices = _choices(data, recipe, settings, {"image_size": _parse_size(image_size)})
+    _start(debug)
+    from apps.console import Console
+    from apps.lr_find import lr_find as run
+
+    run(
+        data,
+        choices,
+        out,
+        targets=target,
+        group=group,
+        id_column=id_column,
+        low=low,
+        high=high,
+        steps=steps,
+        sweep=sweep,
+        memory=memory,
+        strict=strict,
+        overwrite=overwrite,
+        console=Console(quiet),
+    )
+
+
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="`pipeline`: augmentation, streaming, and their share of a training.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="`pipeline`: augmentation, streaming, and their share of a training; `callbacks`: what they cost."
+        ),
+    ],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each; the median counts.")] = 7,
     debug: Debug = False,

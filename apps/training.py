@@ -1,8 +1,8 @@
 """Train one network on one split, with `model.fit`."""
 
-import math
 import re
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ import kerascnn
 from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
 from apps.recipe import Recipe
-from callbacks import Checkpoint, EarlyStopping, OneCycleSchedule
+from callbacks import NO_DECAY, SGD, Checkpoint, EarlyStopping, OneCycleSchedule, TerminateOnDivergence
 from pipelines import make_eval, make_train
 from pipelines.stream import Pictures, read_batches
 
@@ -114,14 +114,13 @@ def channel_statistics(pictures: Pictures) -> tuple[list[float], list[float]]:
 
 def compile_network(model: keras.Model, recipe: Recipe, classes: Mapping[str, int], total_steps: int) -> None:
     """Attach the losses (the mean over the heads), SGD with Nesterov's momentum and the one-cycle schedule."""
-    optimizer = keras.optimizers.SGD(
-        OneCycleSchedule(recipe.lr, total_steps, warmup=recipe.warmup),
+    optimizer = SGD(
+        OneCycleSchedule(recipe.lr, total_steps, warmup=recipe.warmup, tail=0.0, final_factor=1e-4),
         momentum=recipe.momentum,
         nesterov=True,
         weight_decay=recipe.weight_decay or None,
+        groups=[NO_DECAY],
     )
-    if recipe.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     model.compile(
         optimizer,
         loss={head: keras.losses.CategoricalCrossentropy(from_logits=True, name=head) for head in classes},
@@ -168,28 +167,19 @@ def train(
         path=folder / "best.npz",
     )
     progress = EpochLog(console, what, recipe.epochs, steps, list(data.classes))
-    watched = {"log": progress} | ({"stopping": stopping} if len(val_index) else {})
+    divergence = TerminateOnDivergence()
+    watched: dict[str, Any] = {"log": progress, "divergence": divergence}
+    watched |= {"stopping": stopping} if len(val_index) else {}
     checkpoint = Checkpoint(folder / "last.npz", watched)
     first_epoch, stopped = checkpoint.restore(model) if resume else (0, False)
     if first_epoch:
         console.say(f"  {what}: going on after epoch {first_epoch} of {recipe.epochs}")
-    batches = make_train(
-        data.pictures,
-        data.labels,
-        data.num_classes,
-        index=train_index,
-        batch_size=batch_size,
-        augmentation=augmentation(recipe, data.statistics[0]),
-        label_smoothing=recipe.label_smoothing,
-        smoothing=recipe.smoothing,
-        balance=recipe.balance,
-        seed=recipe.seed,
-        first_epoch=first_epoch,
-    )
+    batches = training_batches(recipe, data, train_index, first_epoch)
     start = time.monotonic()
     if first_epoch < recipe.epochs and not stopped:
         watch = make_eval(held_out.pictures, held_out.labels, data.num_classes) if len(val_index) else None
-        with console.progress(what, steps * recipe.epochs) as progress.bar:
+        with console.progress(what, steps * recipe.epochs) as progress.bar, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
             model.fit(
                 batches,
                 steps_per_epoch=steps,
@@ -200,6 +190,8 @@ def train(
                 verbose=0,
                 shuffle=False,
             )
+        if divergence.message:
+            raise ValueError(f"{divergence.message} With `--lr` that is a new run.")
     elif len(val_index) and stopping.best_weights is not None:
         model.set_weights(stopping.best_weights)
     finished = build_network(recipe, data, "float32")
@@ -210,23 +202,29 @@ def train(
     return Trained(finished, progress.history, best, seconds, speed)
 
 
+def training_batches(recipe: Recipe, data: Data, index: np.ndarray, first_epoch: int = 0) -> Any:
+    """The recipe's endless batches of the pictures of `index`, from the beginning of `first_epoch`."""
+    return make_train(
+        data.pictures,
+        data.labels,
+        data.num_classes,
+        index=index,
+        batch_size=min(recipe.batch_size, len(index)),
+        augmentation=augmentation(recipe, data.statistics[0]),
+        label_smoothing=recipe.label_smoothing,
+        smoothing=recipe.smoothing,
+        balance=recipe.balance,
+        seed=recipe.seed,
+        first_epoch=first_epoch,
+    )
+
+
 def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], steps: int = 5) -> float:
     """How long training on so many pictures (one number a fold) would take here: a few real steps, the median."""
     data = data.with_keras_names()
     model = build_network(recipe, data, recipe.precision)
     compile_network(model, recipe, data.num_classes, steps)
-    batches = iter(
-        make_train(
-            data.pictures,
-            data.labels,
-            data.num_classes,
-            batch_size=recipe.batch_size,
-            augmentation=augmentation(recipe, data.statistics[0]),
-            label_smoothing=recipe.label_smoothing,
-            smoothing=recipe.smoothing,
-            balance=recipe.balance,
-        )
-    )
+    batches = iter(training_batches(recipe, data, np.arange(len(data.pictures))))
     seconds = []
     for _ in range(steps + 2):
         start = time.monotonic()
@@ -273,13 +271,7 @@ class EpochLog(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Move the bar."""
         logs = logs or {}
-        if not math.isfinite(logs.get("loss", 0.0)):
-            raise ValueError(
-                f"The loss is not finite any more in epoch {self._epoch + 1}, step {batch + 1}: the learning rate is "
-                "too high. Start a new run with a lower `--lr`, such as a tenth of the one printed above."
-            )
-        if batch + 1 == self.steps:
-            self._training_seconds = time.monotonic() - self._epoch_began
+        self._training_seconds = time.monotonic() - self._epoch_began
         if self.bar is not None:
             self.bar.update(
                 self._epoch * self.steps + batch + 1,

@@ -136,10 +136,11 @@ def test_benchmark_writes_its_figures(run_here, tmp_path, monkeypatch) -> None:
     assert process.returncode == 0, process.stderr
     written = json.loads((tmp_path / "figures.json").read_text())
     assert written["rounds"] == 2
-    assert written["pictures_per_second"]["title"][1] == {"name": "other", "median": 50, "low": 40, "high": 60}
+    other = {"name": "other", "median": 50, "low": 40, "high": 60, "unit": "pictures/s"}
+    assert written["figures"]["title"][1] == other
     unknown = run_here("bench", "pipelin")
     assert unknown.returncode == 2
-    assert "There is no benchmark 'pipelin'. Benchmarks: pipeline." in unknown.stderr
+    assert "There is no benchmark 'pipelin'. Benchmarks: pipeline, callbacks." in unknown.stderr
 
 
 def test_figure_is_the_median_of_measurements_taken_in_turn() -> None:

@@ -1,0 +1,74 @@
+"""`kerascnn lr-find`: the learning-rate range test on the network and the batches that `compete` would train with."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+import pipelines
+from apps import files
+from apps.console import Console
+from apps.plan import make_plan, print_plan
+from apps.recipe import Choices
+from apps.training import build_network, compile_network, training_batches
+from callbacks import LRFinder
+from pipelines.whole_file import whole_file
+
+
+def lr_find(
+    source: str,
+    choices: Choices,
+    out: Path,
+    *,
+    targets: Sequence[str] | None,
+    group: str | None,
+    id_column: str | None,
+    low: float,
+    high: float,
+    steps: int,
+    sweep: str,
+    memory: float | None,
+    strict: bool,
+    overwrite: bool,
+    console: Console,
+) -> float:
+    """Sweep the rate, print the table, write the picture, suggest a rate; returns it.
+
+    Raises:
+        ValueError, FileNotFoundError: The data, the choices or the range do not fit, or `out` exists.
+    """
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} exists. Choose another name, or say `--overwrite`.")
+    files.require_folder_of(out)
+    finder = LRFinder(low, high, steps, sweep)
+    competition = pipelines.open_dataset(source, targets=targets, group=group, id_column=id_column)
+    plan = make_plan(competition, choices, strict, console, None if memory is None else memory * 2**30)
+    print_plan(plan, console)
+
+    recipe, data = plan.recipe, plan.data.with_keras_names()
+    keras.utils.set_random_seed(recipe.seed)
+    model = build_network(recipe, data, recipe.precision)
+    compile_network(model, recipe, data.num_classes, steps)
+    batches = training_batches(recipe, data, plan.splits[0][0])
+    with console.progress("range test", steps) as bar:
+        test = finder.run(
+            model, batches, on_step=lambda step, rate, loss: bar.update(step + 1, f"rate {rate:.2g} · loss {loss:.3f}")
+        )
+    with whole_file(out) as unfinished:
+        test.plot().savefig(unfinished, dpi=120, format="png")
+    for line in test.table().splitlines():
+        console.say(f"  {line}")
+    name, rate = next(iter(test.suggestions.items()))
+    if not test.exploded:
+        console.warn(f"The loss was still falling at the rate {test.rates[-1]:.3g}: look further with `--high`.")
+    console.say(f"picture   {out}")
+    console.say(f"rate      {rate:.2g} ({name}): {shlex.join(['kerascnn', 'compete', source, '--lr', f'{rate:.2g}'])}")
+    return rate
+
+
+if __name__ == "__main__":
+    from apps.cli import main
+
+    main(["lr-find", *sys.argv[1:]])

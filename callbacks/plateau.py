@@ -1,0 +1,100 @@
+"""Lower the learning rate when a metric stops improving, also on top of a schedule."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from callbacks.combinators import Scale
+from callbacks.objective import Objective
+from callbacks.rates import learning_rate, schedule_of, set_learning_rate
+from callbacks.stateful import StatefulCallback
+
+
+class ReduceOnPlateau(StatefulCallback):
+    """Multiply the learning rate by `factor` after `patience` epochs without improvement.
+
+    Works with a number as learning rate, and with `Scale(schedule)`, whose multiplier it lowers. Log entry
+    "learning_rate": the rate of the epoch's last batch.
+
+    Args:
+        monitor, mode, min_delta: As in `Objective`.
+        factor: In (0, 1), such as 0.5 or 0.1.
+        patience: Epochs without improvement before a reduction, at least 1.
+        cooldown: Epochs after a reduction in which nothing is counted.
+        min_rate: The rate is not lowered below it.
+
+    Raises:
+        ValueError: In `on_train_begin`, where the optimiser's schedule has no `Scale`.
+
+    >>> callback = ReduceOnPlateau("val_accuracy", factor=0.1, patience=3)
+    """
+
+    STATE = ("best", "waited", "cooling", "reductions")
+
+    def __init__(
+        self,
+        monitor: str | Sequence[str] | Callable[[Mapping[str, float]], float] = "val_loss",
+        factor: float = 0.5,
+        patience: int = 5,
+        mode: str | None = None,
+        min_delta: float = 0.0,
+        cooldown: int = 0,
+        min_rate: float = 0.0,
+    ) -> None:
+        if not 0 < factor < 1:
+            raise ValueError(f"`factor` must lie in (0, 1). Received: factor={factor}.")
+        if patience < 1 or cooldown < 0 or min_rate < 0:
+            raise ValueError(
+                "`patience` must be at least 1, `cooldown` and `min_rate` at least 0. "
+                f"Received: patience={patience}, cooldown={cooldown}, min_rate={min_rate}."
+            )
+        self.objective = Objective(monitor, mode, min_delta)
+        self.factor, self.patience, self.cooldown, self.min_rate = factor, patience, cooldown, min_rate
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget what was best."""
+        self.best, self.waited, self.cooling, self.reductions = self.objective.worst, 0, 0, 0
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """Refuse a schedule without a multiplier."""
+        super().on_train_begin(logs)
+        schedule = schedule_of(self.model.optimizer)
+        if schedule is not None and not isinstance(schedule, Scale):
+            raise ValueError(
+                f"ReduceOnPlateau cannot change the optimiser's schedule, {type(schedule).__name__}. "
+                "Give the optimiser `Scale(schedule)` instead of the schedule."
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Compare the epoch with the best one, and reduce where it is time."""
+        value = self.objective.value(logs or {})
+        if isinstance(logs, dict):
+            logs["learning_rate"] = learning_rate(self.model.optimizer)
+        if self.objective.improved(value, self.best):
+            self.best, self.waited = value, 0
+        elif self.cooling == 0:
+            self.waited += 1
+        self.cooling = max(self.cooling - 1, 0)
+        if self.waited >= self.patience:
+            self._reduce()
+            self.waited, self.cooling = 0, self.cooldown
+
+    def _reduce(self) -> None:
+        model, optimizer = self.model, self.model.optimizer
+        rate = learning_rate(optimizer)
+        lower = max(rate * self.factor, self.min_rate)
+        if lower >= rate:
+            return
+        self.reductions += 1
+        scale: Any = schedule_of(optimizer)
+        if scale is None:
+            set_learning_rate(optimizer, lower)
+            return
+        scale.multiplier.assign(scale.multiplier * (lower / rate))
+        if (
+            not any(variable is scale.multiplier for variable in optimizer.variables)
+            and keras.backend.backend() == "jax"
+        ):
+            model.make_train_function(force=True)  # the compiled step of a stock optimiser has the number built in

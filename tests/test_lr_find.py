@@ -1,0 +1,46 @@
+"""The command `kerascnn lr-find`."""
+
+import re
+
+import keras
+import numpy as np
+from PIL import Image
+
+
+def test_suggestion_and_picture(run_here, colours, tmp_path) -> None:
+    policy = keras.config.dtype_policy().name
+    process = run_here(
+        "lr-find", colours, "--steps", 40, "--high", 100, "--set", "batch_size=10", "--set", "width=0.125"
+    )
+    assert process.returncode == 0, process.stderr
+    rates = [float(rate) for rate in re.findall(r"(?:valley|slope|/ 10)\s+([\d.e+-]+)$", process.stdout, re.MULTILINE)]
+    assert len(rates) == 3
+    assert all(1e-5 <= rate <= 100 for rate in rates)
+    assert f"rate      {rates[0]:.2g} (valley): kerascnn compete {colours} --lr {rates[0]:.2g}" in process.stdout
+    with Image.open(tmp_path / "lr-find.png") as picture:
+        assert np.asarray(picture).std() > 0
+    assert [path.name for path in tmp_path.iterdir() if path.name != "colours"] == ["lr-find.png"]
+    assert keras.config.dtype_policy().name == policy
+
+    again = run_here("lr-find", colours)
+    assert again.returncode == 2
+    assert again.stderr == "kerascnn: error: lr-find.png exists. Choose another name, or say `--overwrite`.\n"
+
+
+def test_bad_range_is_one_line_before_the_data_are_read(run_here, tmp_path) -> None:
+    for options, message in (
+        (["--sweep", "cubic"], "`sweep` must be 'exponential' or 'linear'"),
+        (["--low", 1, "--high", 0.1], "`low` and `high` must satisfy 0 < low < high"),
+        (["--steps", 3], "`steps` must be at least 10"),
+        (["--out", "nowhere/file.png"], "nowhere"),
+    ):
+        process = run_here("lr-find", tmp_path / "no-such-data", *options)
+        assert process.returncode == 2
+        assert message in process.stderr
+        assert process.stderr.count("\n") == 1
+
+
+def test_sweep_that_ends_too_low_is_said(run_here, colours) -> None:
+    process = run_here("lr-find", colours, "--steps", 12, "--high", 1e-4, "--set", "width=0.125")
+    assert process.returncode == 0
+    assert "still falling at the rate 0.0001: look further with `--high`" in " ".join(process.stderr.split())
