@@ -2,13 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+EXTRAS := .venv/extras-installed
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet -c constraints.txt
+# What must hold on JAX too: everything in `callbacks`, its examples included.
+ON_JAX := callbacks $(addprefix tests/test_,$(addsuffix .py,batch_size borrow callbacks combinators curves divergence \
+	freeze gradient_noise groups interrupt json_log lr_finder monitor objective optimizers plateau rate_callbacks \
+	schedules snapshot_ensemble steps throughput weight_average))
 
 .PHONY: help demo test test-extras bench setup lint
 
 help:
 	@echo "make demo         train on handwritten digits: submission, expected score, SavedModel, report (2 minutes)"
 	@echo "make test         run all tests of the default installation"
-	@echo "make test-extras  install and test what only the extras need"
+	@echo "make test-extras  install the extras, and test on the JAX backend what must hold there too"
 	@echo "make bench        measure speed side by side"
 	@echo "make setup        create .venv and install, nothing else"
 	@echo "make lint         ruff and mypy"
@@ -17,10 +23,10 @@ demo: $(INSTALLED)
 	$(BIN)/kerascnn compete digits
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
-test-extras: $(INSTALLED)
-	@echo "No feature needs an extra so far: nothing to install, nothing to test."
+test-extras: $(EXTRAS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(ON_JAX)
 
 bench: $(INSTALLED)
 	$(BIN)/kerascnn bench pipeline
@@ -37,6 +43,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Creating .venv with $$($(PYTHON) --version) and installing the versions of constraints.txt (a few minutes, once)"
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 14) else "Python 3.10 to 3.13 is needed, this is %d.%d: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	@touch $@
 	@echo "Installed."
+
+$(EXTRAS): $(INSTALLED)
+	$(INSTALL) -e '.[dev,jax]'
+	@touch $@

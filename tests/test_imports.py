@@ -1,6 +1,8 @@
 """The packages import only what the architecture allows, so that each can be used without the others."""
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +73,55 @@ def test_networks_import_tensorflow_only_where_it_is_the_backend() -> None:
         if path.parent.name in ("kerascnn", "callbacks") and path.name != "export.py":
             assert "tensorflow" not in names, path
     assert "export" not in (ROOT / "kerascnn/__init__.py").read_text(encoding="utf-8")
+
+
+def test_callbacks_work_alone_with_nothing_but_keras_and_numpy(tmp_path) -> None:
+    """The folder copied into somebody's project, under a backend without TensorFlow."""
+    shutil.copytree(ROOT / "callbacks", tmp_path / "callbacks", ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import sys, keras\n"
+        "before = set(sys.modules)\n"
+        "import callbacks\n"
+        "added = {name.split('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)\n"
+        "assert added == {'callbacks'} and 'tensorflow' not in sys.modules, added\n"
+        "assert float(callbacks.LinearSchedule(1.0, steps=4)(1)) == 0.75\n"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "numpy", "PYTHONPATH": ""}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+
+
+def test_everything_public_is_in_the_index_of_its_package() -> None:
+    """`callbacks.<Name>` for every schedule, callback and optimiser."""
+    import callbacks
+
+    defined = set()
+    for path in (ROOT / "callbacks").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            kinds = {
+                base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
+                for base in getattr(node, "bases", [])
+            }
+            if (
+                isinstance(node, ast.ClassDef)
+                and not node.name.startswith("_")
+                and kinds
+                & {
+                    "Schedule",
+                    "_Triangular",
+                    "_Combined",
+                    "Callback",
+                    "StatefulCallback",
+                    "RateCallback",
+                    "Grouped",
+                    "Adam",
+                }
+            ):
+                defined.add(node.name)
+    defined -= {"StatefulCallback", "RateCallback", "Schedule"}  # bases
+    assert len(defined) > 40
+    assert defined <= set(callbacks.__all__)
+    assert all(hasattr(callbacks, name) for name in callbacks.__all__)
 
 
 def test_help_needs_neither_tensorflow_nor_keras() -> None:
