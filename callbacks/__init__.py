@@ -1,12 +1,20 @@
 """Learning-rate schedules, callbacks and optimisers for any Keras 3 project, on the TensorFlow and JAX backends."""
 
+from callbacks.batch_size import BatchSizeSchedule, linear_scaling, square_root_scaling
 from callbacks.checkpoint import Checkpoint
 from callbacks.combinators import CyclicMomentum, Scale, Sequence, WarmUp
 from callbacks.curves import one_cycle
+from callbacks.divergence import TerminateOnDivergence
 from callbacks.early_stopping import EarlyStopping
+from callbacks.freeze import Freeze
 from callbacks.gradient_noise import GradientNoise
 from callbacks.groups import NO_DECAY, ParameterGroup, discriminative_rates
+from callbacks.json_log import JsonLog
+from callbacks.lr_finder import LRFinder, RangeTest
+from callbacks.objective import Objective
 from callbacks.optimizers import SGD, Adagrad, Adam, AdamW, Muon, RMSprop, get_optimizer
+from callbacks.plateau import ReduceOnPlateau
+from callbacks.rate_callbacks import CyclicLR, OneCycle, StepDecay, WarmRestarts
 from callbacks.schedules import (
     ConstantSchedule,
     CosineSchedule,
@@ -24,4 +32,7 @@ from callbacks.schedules import (
     TriangularSchedule,
     WarmRestartsSchedule,
 )
+from callbacks.snapshot_ensemble import SnapshotEnsemble
 from callbacks.steps import Steps
+from callbacks.throughput import Throughput
+from callbacks.weight_average import WeightAverage

@@ -1,11 +1,14 @@
 """One file per training that holds everything needed to go on after the last finished epoch."""
 
+import math
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 
 from callbacks.snapshots import read_snapshot, write_snapshot
 
@@ -14,7 +17,7 @@ class HasState(Protocol):
     """A callback whose state belongs into the checkpoint."""
 
     def get_state(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values and numpy arrays."""
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from them."""
@@ -23,7 +26,8 @@ class HasState(Protocol):
 class Checkpoint(keras.callbacks.Callback):
     """Write weights, optimiser slots, seeds and callback states after every epoch; whole or not at all.
 
-    Place it last in the list of callbacks, so that it sees what the others have done.
+    Place it last in the list of callbacks, so that it sees what the others have done. An epoch whose loss or weights
+    are not finite leaves the file of the last good one in place, with a warning.
 
     Args:
         path: The file, an .npz; replaced after every epoch.
@@ -37,6 +41,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Write the checkpoint of a finished epoch."""
+        good = math.isfinite((logs or {}).get("loss", 0.0))
+        if not good or not all(np.isfinite(array).all() for array in self.model.get_weights()):
+            warnings.warn(f"Epoch {epoch + 1} has no finite loss or weights: not written to {self.path}.", stacklevel=2)
+            return
         states = {name: callback.get_state() for name, callback in self.states.items()}
         values = {"epochs_done": epoch + 1, "stopped": bool(self.model.stop_training), "states": states}
         arrays = [keras.ops.convert_to_numpy(variable) for variable in _variables(self.model)]
@@ -53,7 +61,8 @@ class Checkpoint(keras.callbacks.Callback):
         """
         if not self.path.is_file():
             return 0, False
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
         variables = _variables(model)
         arrays, values = read_snapshot(self.path)
         shapes, expected = [array.shape for array in arrays], [tuple(variable.shape) for variable in variables]
@@ -61,6 +70,12 @@ class Checkpoint(keras.callbacks.Callback):
             raise ValueError(
                 f"{self.path} belongs to another network or optimiser: it has {len(shapes)} arrays, "
                 f"{len(expected)} are needed. Use the recipe it was written with, or start without it."
+            )
+        missing = sorted(self.states.keys() - values["states"].keys())
+        if missing:
+            raise ValueError(
+                f"{self.path} has no state for {missing}, but for {sorted(values['states'])}. "
+                "Use the callbacks it was written with, or start without it."
             )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)

@@ -7,11 +7,12 @@ from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from callbacks.curves import Step
 from callbacks.rates import LearningRateSchedule
-from callbacks.schedules import Schedule, register, require_ascending
+from callbacks.schedules import Schedule, register, require_ascending, require_positive, require_steps
 
 _serialize = keras.saving.serialize_keras_object
 
@@ -29,6 +30,17 @@ class _Combined(Schedule):
     def variables(self) -> list[keras.Variable]:
         """Those of the schedules inside."""
         return [variable for one in self._nested() for variable in getattr(one, "variables", [])]
+
+    def values(self, steps: SequenceOf[float] | np.ndarray) -> np.ndarray:
+        """The rates at many steps; some of Keras' own schedules take only one at a time."""
+        if self._takes_many():
+            return super().values(steps)
+        return np.array([keras.ops.convert_to_numpy(self(step)) for step in np.asarray(steps, "float32")])
+
+    def _takes_many(self) -> bool:
+        return all(
+            one._takes_many() if isinstance(one, _Combined) else isinstance(one, Schedule) for one in self._nested()
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values."""
@@ -84,11 +96,15 @@ class WarmUp(_Combined):
         delay: bool = True,
     ) -> None:
         _require_schedule("schedule", schedule)
-        if steps < 1:
-            raise ValueError(f"`steps` must be at least 1. Received: steps={steps}.")
+        require_steps(steps=steps)
         if not 0 <= factor <= 1:
             raise ValueError(f"`factor` must lie in [0, 1]. Received: factor={factor}.")
-        super().__init__(schedule=schedule, steps=int(steps), factor=float(factor), gradual=gradual, delay=delay)
+        for name, value in (("gradual", gradual), ("delay", delay)):
+            if value not in (True, False):
+                raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}.")
+        super().__init__(
+            schedule=schedule, steps=int(steps), factor=float(factor), gradual=bool(gradual), delay=bool(delay)
+        )
 
     def __call__(self, step: Step) -> keras.KerasTensor:
         """The rate at `step`."""
@@ -116,7 +132,7 @@ class Sequence(_Combined):
     NESTED = ("schedules",)
 
     def __init__(self, schedules: SequenceOf[LearningRateSchedule], boundaries: SequenceOf[int]) -> None:
-        schedules, boundaries = list(schedules), [int(step) for step in boundaries]
+        schedules, boundaries = list(schedules), list(boundaries)
         for one in schedules:
             _require_schedule("schedules", one)
         if len(schedules) != len(boundaries) + 1:
@@ -125,7 +141,7 @@ class Sequence(_Combined):
                 f"Received: {len(schedules)} schedules, boundaries={boundaries}."
             )
         require_ascending(boundaries)
-        super().__init__(schedules=schedules, boundaries=boundaries)
+        super().__init__(schedules=schedules, boundaries=[int(step) for step in boundaries])
 
     def __call__(self, step: Step) -> keras.KerasTensor:
         """The rate at `step`."""
@@ -154,8 +170,7 @@ class Scale(_Combined):
 
     def __init__(self, schedule: LearningRateSchedule, multiplier: float = 1.0) -> None:
         _require_schedule("schedule", schedule)
-        if not 0 < multiplier < float("inf"):
-            raise ValueError(f"`multiplier` must be above 0. Received: multiplier={multiplier}.")
+        require_positive(multiplier=multiplier)
         super().__init__(schedule=schedule)
         self.multiplier = keras.Variable(float(multiplier), trainable=False, dtype="float32", name="rate_multiplier")
 

@@ -25,8 +25,8 @@ class Freeze(keras.callbacks.Callback):
 
     Raises:
         ValueError: In `on_train_begin`, where no layer fits, where the optimiser has `use_ema`, or, on JAX, where it
-            is not of this package: Keras' own cannot leave out a part of the variables there. At the beginning of an
-            epoch in which nothing would be left to train.
+            is not of this package: Keras' own cannot leave out a part of the variables there. Before the first step
+            of an epoch in which nothing is left to train.
 
     >>> callback = Freeze("stem|stage1", until=3)
     """
@@ -65,11 +65,11 @@ class Freeze(keras.callbacks.Callback):
             self.release()
         elif id(self) not in _frozen(self.model):
             _set_frozen(self.model, {**_frozen(self.model), id(self): self._found})
-            if not self.model.trainable_variables:
-                _release_all(self.model)
-                raise ValueError(
-                    f"Nothing would be left to train in epoch {epoch}: {self.layers!r} fits the last layer."
-                )
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Raise where all that could be trained has been frozen."""
+        if batch == 0 and not self.model.trainable_variables:
+            raise ValueError(f"Nothing is left to train: {self.layers!r} and whatever else is frozen are all layers.")
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         """Release."""
@@ -77,7 +77,7 @@ class Freeze(keras.callbacks.Callback):
 
     def release(self) -> None:
         """Let the layers learn again; to be called only after a `fit` that ended by an error."""
-        frozen = dict(_frozen(self.model))
+        frozen = dict(_frozen(self.model)) if self.model is not None else {}
         if frozen.pop(id(self), None) is not None:
             _set_frozen(self.model, frozen)
 

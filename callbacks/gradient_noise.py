@@ -28,13 +28,11 @@ class GradientNoise:
     def __init__(self, variance: float = 0.01, decay: float = 0.55, seed: int = 0) -> None:
         if not 0 < variance < float("inf"):
             raise ValueError(f"`variance` must be above 0. Received: variance={variance}.")
-        if decay < 0:
+        if not 0 <= decay < float("inf"):
             raise ValueError(f"`decay` must be at least 0. Received: decay={decay}.")
+        if seed % 1 != 0:
+            raise ValueError(f"`seed` must be a whole number. Received: seed={seed!r}.")
         self.variance, self.decay, self.seed = float(variance), float(decay), int(seed)
-
-    def build(self, count: int) -> None:
-        """Make ready for `count` variables."""
-        self._seeds = [_StepSeed(self.seed * 1_000_003 + number) for number in range(count)]
 
     def standard_deviation(self, update: keras.KerasTensor | int) -> keras.KerasTensor:
         """Of the noise at `update`, counted from 0; a float32 scalar."""
@@ -43,8 +41,8 @@ class GradientNoise:
     def add(self, gradient: keras.KerasTensor, number: int, update: keras.KerasTensor) -> keras.KerasTensor:
         """The gradient of variable `number` with its noise of this update."""
         gradient = ops.convert_to_tensor(gradient)
-        seed = self._seeds[number].at(update)
-        noise = keras.random.normal(gradient.shape, dtype=gradient.dtype, seed=seed)
+        seed = _StepSeed(self.seed * 1_000_003 + number, update)
+        noise = keras.random.normal(ops.shape(gradient), dtype=gradient.dtype, seed=seed)
         return gradient + ops.cast(self.standard_deviation(update), gradient.dtype) * noise
 
     def get_config(self) -> dict[str, Any]:
@@ -58,15 +56,13 @@ class GradientNoise:
 
 
 class _StepSeed(keras.random.SeedGenerator):
-    """A seed that is a function of the step, where Keras' own counts how often it was used."""
+    """A seed that is a function of the step, where Keras' own keeps count in a variable."""
 
-    def at(self, step: keras.KerasTensor) -> "_StepSeed":
-        """The same seed at another step."""
-        self._step = step
-        return self
+    def __init__(self, seed: int, step: keras.KerasTensor) -> None:
+        # Nothing of the base class: it would make the variable.
+        self._seed, self._step = seed % (2**31 - 1), step
 
     def next(self, ordered: bool = True) -> keras.KerasTensor:
         """The seed's two numbers."""
-        kind = self.state.dtype
-        first = ops.cast(self._initial_seed % (2**31 - 1), kind)
-        return ops.stack([first, ops.cast(self._step, kind)])
+        kind = "int64" if keras.backend.backend() == "tensorflow" else "uint32"  # as Keras' own
+        return ops.stack([ops.cast(self._seed, kind), ops.cast(self._step, kind)])

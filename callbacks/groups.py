@@ -17,7 +17,8 @@ class ParameterGroup:
 
     Attributes:
         pattern: Regular expression that must fit from the beginning of some part of `variable.path`: "stem" fits
-            "stem_conv/kernel" and "sequential/stem/bias", but not "my_stem/bias".
+            "stem_conv/kernel" and "sequential/stem/bias", but not "my_stem/bias". Leave the name of a Sequential out:
+            the path has it at first, but not after loading.
         rate: Multiplies the learning rate; at least 0.
         decay: Multiplies the weight decay; at least 0.
 
@@ -35,17 +36,21 @@ class ParameterGroup:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` of a group must be at least 0. Received: {name}={getattr(self, name)}.")
         try:
-            re.compile(self.pattern)
+            re.compile(self._anchored)
         except re.error as error:
             raise ValueError(f"`pattern` is no regular expression: {self.pattern!r} ({error}).") from error
 
     def matches(self, path: str) -> bool:
         """Whether the variable of this path belongs to the group."""
-        return re.search(f"(?:^|/)(?:{self.pattern})", path) is not None
+        return re.search(self._anchored, path) is not None
+
+    @property
+    def _anchored(self) -> str:
+        return f"(?:^|/)(?:{self.pattern})"
 
 
 # Scales, shifts and biases are not decayed: https://arxiv.org/abs/1812.01187, section 3.1.
-NO_DECAY = ParameterGroup(r"(gamma|beta|bias)$", decay=0.0)
+NO_DECAY = ParameterGroup(r"(gamma|beta|scale|bias)$", decay=0.0)
 
 
 def discriminative_rates(model: keras.Model, groups: int = 3, factor: float = 0.5) -> list[ParameterGroup]:
@@ -58,25 +63,46 @@ def discriminative_rates(model: keras.Model, groups: int = 3, factor: float = 0.
 
     Source: discriminative fine-tuning, https://arxiv.org/abs/1801.06146
     """
+    # Of one model or another: the name of a Sequential is part of its layers' paths, but not after loading.
+    models = {one.name for one in model._flatten_layers() if isinstance(one, keras.Model)}
     names: list[str] = []
     for variable in model.trainable_variables:  # in the order of the layers
-        name = variable.path.rsplit("/", 1)[0]
+        name = _without(models, variable.path.split("/")[:-1])
         if name not in names:
             names.append(name)
+    if not names:
+        raise ValueError("The model has no weights to train yet. Begin it with `keras.Input(shape)`, or unfreeze it.")
     if not 2 <= groups <= len(names):
         raise ValueError(f"`groups` must be 2 to {len(names)}, the layers with weights. Received: groups={groups}.")
     if not 0 < factor <= 1:
         raise ValueError(f"`factor` must lie in (0, 1]. Received: factor={factor}.")
     cuts = [round(part * len(names) / groups) for part in range(groups + 1)]
+    before = f"(({'|'.join(map(re.escape, sorted(models)))})/)*"
+    # The whole path, so that "block" means neither "stem/block" nor "block/conv".
     return [
-        ParameterGroup(f"({'|'.join(map(re.escape, names[begin:end]))})/", rate=factor ** (groups - 1 - part))
+        ParameterGroup(
+            f"^{before}({'|'.join(map(re.escape, names[begin:end]))})/[^/]+$", rate=factor ** (groups - 1 - part)
+        )
         for part, (begin, end) in enumerate(pairwise(cuts))
     ]
 
 
+def _without(models: set[str], parts: list[str]) -> str:
+    """The path without the models that it begins with."""
+    while len(parts) > 1 and parts[0] in models:
+        parts = parts[1:]
+    return "/".join(parts)
+
+
 def as_groups(groups: Sequence[ParameterGroup | Mapping[str, Any]] | None) -> list[ParameterGroup]:
     """Groups, also from the plain dicts of a saved optimiser."""
-    return [group if isinstance(group, ParameterGroup) else ParameterGroup(**group) for group in groups or ()]
+    if groups is not None and (isinstance(groups, str | Mapping) or not isinstance(groups, Sequence)):
+        raise ValueError(f"`groups` must be a list of ParameterGroup. Received: {groups!r}.")
+    made = [ParameterGroup(**one) if isinstance(one, Mapping) else one for one in groups or ()]
+    for one in made:
+        if not isinstance(one, ParameterGroup):
+            raise ValueError(f"`groups` must be a list of ParameterGroup. Received in it: {one!r}.")
+    return made
 
 
 def as_plain(groups: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
@@ -92,7 +118,7 @@ def factors(groups: Sequence[ParameterGroup], paths: Sequence[str]) -> list[tupl
     """
     for group in groups:
         if not any(group.matches(path) for path in paths):
-            shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+            shown = ", ".join(paths[:12]) + (", ..." if len(paths) > 12 else "")
             raise ValueError(f"The group {group.pattern!r} matches no variable. There are {len(paths)}: {shown}.")
     found = []
     for path in paths:

@@ -1,11 +1,11 @@
 """Lower the learning rate when a metric stops improving, also on top of a schedule."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import keras
 
 from callbacks.combinators import Scale
+from callbacks.freeze import compile_anew
 from callbacks.objective import Objective
 from callbacks.rates import learning_rate, schedule_of, set_learning_rate
 from callbacks.stateful import StatefulCallback
@@ -14,15 +14,15 @@ from callbacks.stateful import StatefulCallback
 class ReduceOnPlateau(StatefulCallback):
     """Multiply the learning rate by `factor` after `patience` epochs without improvement.
 
-    Works with a number as learning rate, and with `Scale(schedule)`, whose multiplier it lowers. Log entry
-    "learning_rate": the rate of the epoch's last batch.
+    Works with a number as learning rate, and with `Scale(schedule)`, whose multiplier it lowers; `Scale` must be the
+    outermost schedule, as in `Scale(WarmUp(...))`. Log entry "learning_rate": the rate of the epoch's last batch.
 
     Args:
         monitor, mode, min_delta: As in `Objective`.
         factor: In (0, 1), such as 0.5 or 0.1.
         patience: Epochs without improvement before a reduction, at least 1.
         cooldown: Epochs after a reduction in which nothing is counted.
-        min_rate: The rate is not lowered below it.
+        min_rate: The rate is not lowered below it; with a schedule, the rate of the epoch's last batch.
 
     Raises:
         ValueError: In `on_train_begin`, where the optimiser's schedule has no `Scale`.
@@ -30,7 +30,7 @@ class ReduceOnPlateau(StatefulCallback):
     >>> callback = ReduceOnPlateau("val_accuracy", factor=0.1, patience=3)
     """
 
-    STATE = ("best", "waited", "cooling", "reductions")
+    STATE = ("best", "waited", "cooling", "reductions", "multiplier")
 
     def __init__(
         self,
@@ -56,16 +56,23 @@ class ReduceOnPlateau(StatefulCallback):
     def reset(self) -> None:
         """Forget what was best."""
         self.best, self.waited, self.cooling, self.reductions = self.objective.worst, 0, 0, 0
+        self.multiplier: float | None = None  # of `Scale`, once it was lowered
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        """Refuse a schedule without a multiplier."""
+        """Refuse a schedule without a multiplier; put back that of `set_state`."""
         super().on_train_begin(logs)
-        schedule = schedule_of(self.model.optimizer)
-        if schedule is not None and not isinstance(schedule, Scale):
+        optimizer = self.model.optimizer
+        schedule = schedule_of(optimizer)
+        if schedule is None:
+            set_learning_rate(optimizer, learning_rate(optimizer))  # raises where it cannot be set
+        elif not isinstance(schedule, Scale):
+            inside = "Its `Scale` is inside: put it outermost, as in" if getattr(schedule, "variables", ()) else "Use"
             raise ValueError(
                 f"ReduceOnPlateau cannot change the optimiser's schedule, {type(schedule).__name__}. "
-                "Give the optimiser `Scale(schedule)` instead of the schedule."
+                f"{inside} `Scale({type(schedule).__name__}(...))`."
             )
+        elif self.multiplier is not None:
+            self._set_multiplier(schedule, self.multiplier)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Compare the epoch with the best one, and reduce where it is time."""
@@ -82,19 +89,23 @@ class ReduceOnPlateau(StatefulCallback):
             self.waited, self.cooling = 0, self.cooldown
 
     def _reduce(self) -> None:
-        model, optimizer = self.model, self.model.optimizer
+        optimizer = self.model.optimizer
         rate = learning_rate(optimizer)
-        lower = max(rate * self.factor, self.min_rate)
-        if lower >= rate:
+        if self.min_rate and rate <= self.min_rate * (1 + 1e-6):
             return
+        # A schedule may be at 0 just now: the factor itself, not a ratio of rates.
+        factor = max(self.factor, self.min_rate / rate) if self.min_rate else self.factor
         self.reductions += 1
-        scale: Any = schedule_of(optimizer)
-        if scale is None:
-            set_learning_rate(optimizer, lower)
-            return
-        scale.multiplier.assign(scale.multiplier * (lower / rate))
-        if (
-            not any(variable is scale.multiplier for variable in optimizer.variables)
-            and keras.backend.backend() == "jax"
-        ):
-            model.make_train_function(force=True)  # the compiled step of a stock optimiser has the number built in
+        schedule = schedule_of(optimizer)
+        if schedule is None:
+            set_learning_rate(optimizer, rate * factor)
+        else:
+            self._set_multiplier(schedule, float(keras.ops.convert_to_numpy(schedule.multiplier)) * factor)
+
+    def _set_multiplier(self, schedule: Scale, multiplier: float) -> None:
+        model = self.model
+        self.multiplier = multiplier
+        schedule.multiplier.assign(multiplier)
+        known = any(variable is schedule.multiplier for variable in model.optimizer.variables)
+        if keras.backend.backend() == "jax" and not known:
+            compile_anew(model)  # the compiled step of a stock optimiser has the number built in

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from callbacks.rates import batches_seen, learning_rate, schedule_of, set_learning_rate
@@ -31,7 +32,7 @@ class RateCallback(StatefulCallback):
     Log entry "learning_rate": the rate of the epoch's last batch.
 
     Raises:
-        ValueError: In `on_train_begin`, where the optimiser has a schedule; at the beginning of an epoch, where
+        ValueError: In `on_train_begin`, where the optimiser has a schedule; before the first batch of an epoch, where
             something else has changed the rate.
     """
 
@@ -44,45 +45,56 @@ class RateCallback(StatefulCallback):
     def reset(self) -> None:
         """Back to the first batch."""
         self.batches_done: int | None = None
-        self._last_set: float | None = None
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Refuse an optimiser that has a schedule already."""
         super().on_train_begin(logs)
-        refuse_schedule(self.model.optimizer, type(self).__name__)
-        steps = self.params.get("steps")
-        self._schedule = self.schedule(None if steps is None else int(steps), int(self.params["epochs"]))
-        self._last_set = None
+        optimizer, steps = self.model.optimizer, self.params.get("steps")
+        refuse_schedule(optimizer, type(self).__name__)
+        self._steps = None if steps is None else int(steps)
+        self._schedule = self.schedule(self._steps, int(self.params["epochs"]))
+        self._present = learning_rate(optimizer)
+        set_learning_rate(optimizer, self._present)  # raises where it cannot be set
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Find the number of the epoch's first batch."""
-        optimizer, steps = self.model.optimizer, self.params.get("steps")
+        """Find the number of the epoch's first batch, and the rates of them all."""
+        optimizer, steps = self.model.optimizer, self._steps
         if self.batches_done is None:
-            self.batches_done = 0 if epoch == 0 else batches_seen(optimizer) if steps is None else epoch * int(steps)
-        rate = learning_rate(optimizer)
-        if self._last_set is not None and not math.isclose(rate, self._last_set, rel_tol=1e-6):
-            raise ValueError(
-                f"{type(self).__name__} had set the learning rate to {self._last_set:g}, and now it is {rate:g}: "
-                "another callback sets it too. Keep one of them; for a reduction on top of a schedule, give the "
-                "optimiser `Scale(schedule)` and use `ReduceOnPlateau`."
-            )
+            self.batches_done = 0 if epoch == 0 else batches_seen(optimizer) if steps is None else epoch * steps
+        self._seen_before = batches_seen(optimizer)
         self._in_epoch = 0
+        self._rates = None if steps is None else self._schedule.values(self.batches_done + np.arange(steps))
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Set the rate of this batch."""
-        self._last_set = float(np.asarray(self._schedule((self.batches_done or 0) + batch)))
-        set_learning_rate(self.model.optimizer, self._last_set)
+        if batch == 0:
+            self._refuse_others()
+        step = (self.batches_done or 0) + batch
+        rate = float(self._schedule.values([step])[0] if self._rates is None else self._rates[batch])
+        if rate != self._present:  # on JAX, touching the optimiser costs a copy of everything
+            self._present = rate
+            set_learning_rate(self.model.optimizer, rate)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Count."""
-        steps = self.params.get("steps")
-        self._in_epoch = batch + 1 if steps is None else min(batch + 1, int(steps))
+        self._in_epoch = batch + 1
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Log the rate."""
-        self.batches_done = (self.batches_done or 0) + self._in_epoch
+        # With `steps_per_execution` the number of an epoch's last batch may be too large.
+        known = batches_seen(self.model.optimizer) - self._seen_before if self._steps is None else self._steps
+        self.batches_done = (self.batches_done or 0) + min(self._in_epoch, known)
         if isinstance(logs, dict):
-            logs["learning_rate"] = self._last_set
+            logs["learning_rate"] = self._present
+
+    def _refuse_others(self) -> None:
+        found, exact = learning_rate(self.model.optimizer), keras.config.floatx() in ("float32", "float64")
+        if not math.isclose(found, self._present, rel_tol=1e-6 if exact else 1e-2):
+            raise ValueError(
+                f"{type(self).__name__} had left the learning rate at {self._present:g}, and now it is {found:g}: "
+                "another callback sets it too. Keep one of them; for a reduction on top of a schedule, give the "
+                "optimiser `Scale(schedule)` and use `ReduceOnPlateau`."
+            )
 
 
 def refuse_schedule(optimizer: Any, name: str) -> None:
@@ -136,7 +148,7 @@ class WarmRestarts(RateCallback):
 
     Args:
         max_rate: Rate at the beginning of the first cycle.
-        first_cycle: Epochs of the first cycle; may be a fraction.
+        first_cycle: Epochs of the first cycle; may be a fraction, also below 1, but not less than a batch.
         t_mult, min_rate, max_decay: As in `WarmRestartsSchedule`.
 
     Source: https://arxiv.org/abs/1608.03983
@@ -150,7 +162,8 @@ class WarmRestarts(RateCallback):
         min_rate: float = 0.0,
         max_decay: float = 1.0,
     ) -> None:
-        WarmRestartsSchedule(max_rate, first_cycle, t_mult, min_rate, max_decay)  # checks them
+        require_positive(first_cycle=first_cycle)
+        WarmRestartsSchedule(max_rate, max(first_cycle, 1), t_mult, min_rate, max_decay)  # checks the others
         self._arguments = max_rate, first_cycle, t_mult, min_rate, max_decay
         super().__init__()
 

@@ -20,17 +20,33 @@ def batches_seen(optimizer: keras.optimizers.Optimizer) -> int:
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer, batch: int | None = None) -> float:
-    """The learning rate at `batch`, counted from 0; of the last batch seen where None."""
+    """The learning rate at `batch`, counted from 0; of the last batch seen where None, or of the first before any.
+
+    Without a schedule it is the present rate, whatever `batch`.
+    """
     schedule = schedule_of(optimizer)
     if schedule is None:
-        return float(keras.ops.convert_to_numpy(_inner(optimizer)._learning_rate))
+        rate = _inner(optimizer)._learning_rate
+        return float(keras.ops.convert_to_numpy(rate() if callable(rate) else rate))
     batch = max(batches_seen(optimizer) - 1, 0) if batch is None else batch
     return float(np.asarray(keras.ops.convert_to_numpy(schedule(batch))))
 
 
 def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> None:
-    """Change the learning rate of an optimiser that has no schedule; it holds from the next batch on."""
-    _inner(optimizer).learning_rate = float(rate)
+    """Change the learning rate of an optimiser that has no schedule; it holds from the next batch on.
+
+    Raises:
+        ValueError: The rate is negative or not finite, or the optimiser's rate is no number that can be changed.
+    """
+    if not 0 <= rate < float("inf"):
+        raise ValueError(f"`rate` must be at least 0 and finite. Received: rate={rate}.")
+    present = _inner(optimizer)._learning_rate
+    if not isinstance(present, keras.Variable):
+        raise ValueError(
+            f"The learning rate of {optimizer.name} is {type(present).__name__}, which cannot be set. Compile with a "
+            "number, or with `Scale(schedule)`, whose `multiplier` can be changed."
+        )
+    present.assign(float(rate))
 
 
 def _inner(optimizer: keras.optimizers.Optimizer) -> Any:

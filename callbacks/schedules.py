@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 
 from callbacks import curves
 from callbacks.curves import Step
@@ -16,7 +17,7 @@ register = keras.saving.register_keras_serializable(package="callbacks")
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A curve together with its numbers; `schedule(step)` is the rate at that step, a float32 scalar."""
+    """A curve together with its numbers; `schedule(step)` is the rate at that step, float32, of the shape of `step`."""
 
     curve: ClassVar[Callable[..., keras.KerasTensor]]
     CYCLE: ClassVar[dict[str, float]] = {}  # the arguments that make the curve go between 0 and 1, where it has cycles
@@ -45,6 +46,14 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         """The constructor's arguments."""
         return dict(self.config)
 
+    def values(self, steps: Sequence[float] | np.ndarray) -> np.ndarray:
+        """The rates at many steps, for tables and pictures.
+
+        >>> CosineSchedule(0.5, steps=4).values([0, 2, 4]).round(3).tolist()
+        [0.5, 0.25, 0.0]
+        """
+        return np.asarray(keras.ops.convert_to_numpy(self(np.asarray(steps, "float32"))))
+
     def plot(self, steps: int, path: os.PathLike[str] | str | None = None) -> Any:
         """Draw the rate over steps 0 to `steps - 1`; returns matplotlib's Figure, and writes it to `path` if given."""
         from callbacks.plots import plot_rates
@@ -60,12 +69,20 @@ def _require(condition: bool, message: str, **received: Any) -> None:
 def require_positive(**numbers: float) -> None:
     """Raise unless every number is above 0 and finite."""
     for name, value in numbers.items():
-        _require(0 < value < float("inf"), f"`{name}` must be above 0.", **{name: value})
+        _require(0 < value < float("inf"), f"`{name}` must be above 0 and finite.", **{name: value})
+
+
+def require_steps(**numbers: float) -> None:
+    """Raise unless every number is a whole one of at least 1."""
+    for name, value in numbers.items():
+        whole = 1 <= value < float("inf") and value % 1 == 0
+        _require(whole, f"`{name}` must be a whole number of steps, at least 1; `Steps` counts them.", **{name: value})
 
 
 def _require_range(low: float, high: float, low_name: str, high_name: str) -> None:
     names = {low_name: low, high_name: high}
-    _require(0 <= low < high, f"`{low_name}` must be at least 0 and below `{high_name}`.", **names)
+    ordered = 0 <= low < high < float("inf")
+    _require(ordered, f"`{low_name}` must be at least 0 and below `{high_name}`, which is finite.", **names)
 
 
 @register
@@ -88,7 +105,7 @@ class StepDecaySchedule(Schedule):
     """`initial_rate * factor^floor((step - start) / every)`.
 
     Args:
-        initial_rate: Rate up to step `start + every`.
+        initial_rate: Rate before step `start + every`.
         factor: In (0, 1].
         every: Steps between two drops.
         start: Step at which counting begins.
@@ -101,10 +118,11 @@ class StepDecaySchedule(Schedule):
     curve = staticmethod(curves.step_decay)
 
     def __init__(self, initial_rate: float, factor: float, every: int, start: int = 0) -> None:
-        require_positive(initial_rate=initial_rate, every=every)
+        require_positive(initial_rate=initial_rate)
+        require_steps(every=every)
         _require(0 < factor <= 1, "`factor` must lie in (0, 1].", factor=factor)
-        _require(start >= 0, "`start` must be at least 0.", start=start)
-        super().__init__(initial_rate=float(initial_rate), factor=float(factor), every=every, start=start)
+        _require(0 <= start < float("inf") and start % 1 == 0, "`start` must be 0, 1, 2, ...", start=start)
+        super().__init__(initial_rate=float(initial_rate), factor=float(factor), every=int(every), start=int(start))
 
 
 @register
@@ -121,7 +139,7 @@ class PiecewiseConstantSchedule(Schedule):
     curve = staticmethod(curves.piecewise_constant)
 
     def __init__(self, boundaries: Sequence[int], rates: Sequence[float]) -> None:
-        boundaries, rates = [int(step) for step in boundaries], [float(rate) for rate in rates]
+        boundaries, rates = list(boundaries), [float(rate) for rate in rates]
         _require(
             len(rates) == len(boundaries) + 1,
             "`rates` must have one entry more than `boundaries`.",
@@ -130,25 +148,27 @@ class PiecewiseConstantSchedule(Schedule):
         )
         require_ascending(boundaries)
         for rate in rates:
-            _require(rate >= 0, "`rates` must not be negative.", rates=rates)
-        super().__init__(boundaries=boundaries, rates=rates)
+            _require(0 <= rate < float("inf"), "`rates` must be at least 0 and finite.", rates=rates)
+        super().__init__(boundaries=[int(step) for step in boundaries], rates=rates)
 
 
 def require_ascending(boundaries: Sequence[int]) -> None:
-    """Raise unless the boundaries are positive, each above the one before."""
-    ascending = all(low < high for low, high in zip([0, *boundaries], boundaries, strict=False))
-    _require(ascending, "`boundaries` must be above 0 and ascend.", boundaries=boundaries)
+    """Raise unless the boundaries are whole and above 0, each above the one before."""
+    ascending = all(
+        low < high < float("inf") and high % 1 == 0 for low, high in zip([0, *boundaries], boundaries, strict=False)
+    )
+    _require(ascending, "`boundaries` must be whole numbers above 0 that ascend.", boundaries=boundaries)
 
 
 @register
 class ExponentialSchedule(Schedule):
-    """`initial_rate * e^(-decay * step)`."""
+    """`initial_rate * e^(-decay * step)`; a factor `f` at every step is `decay=-log(f)`."""
 
     curve = staticmethod(curves.exponential)
 
     def __init__(self, initial_rate: float, decay: float) -> None:
         require_positive(initial_rate=initial_rate)
-        _require(decay >= 0, "`decay` must be at least 0.", decay=decay)
+        _require(0 <= decay < float("inf"), "`decay` must be at least 0 and finite.", decay=decay)
         super().__init__(initial_rate=float(initial_rate), decay=float(decay))
 
 
@@ -163,8 +183,9 @@ class HalvingSchedule(Schedule):
     curve = staticmethod(curves.halving)
 
     def __init__(self, initial_rate: float, every: int) -> None:
-        require_positive(initial_rate=initial_rate, every=every)
-        super().__init__(initial_rate=float(initial_rate), every=every)
+        require_positive(initial_rate=initial_rate)
+        require_steps(every=every)
+        super().__init__(initial_rate=float(initial_rate), every=int(every))
 
 
 @register
@@ -175,7 +196,7 @@ class InverseTimeSchedule(Schedule):
 
     def __init__(self, initial_rate: float, decay: float) -> None:
         require_positive(initial_rate=initial_rate)
-        _require(decay >= 0, "`decay` must be at least 0.", decay=decay)
+        _require(0 <= decay < float("inf"), "`decay` must be at least 0 and finite.", decay=decay)
         super().__init__(initial_rate=float(initial_rate), decay=float(decay))
 
 
@@ -186,10 +207,11 @@ class PolynomialSchedule(Schedule):
     curve = staticmethod(curves.polynomial)
 
     def __init__(self, initial_rate: float, steps: int, power: float = 2.0, final_rate: float = 0.0) -> None:
-        require_positive(initial_rate=initial_rate, steps=steps, power=power)
+        require_positive(power=power)
+        require_steps(steps=steps)
         _require_range(final_rate, initial_rate, "final_rate", "initial_rate")
         super().__init__(
-            initial_rate=float(initial_rate), steps=steps, power=float(power), final_rate=float(final_rate)
+            initial_rate=float(initial_rate), steps=int(steps), power=float(power), final_rate=float(final_rate)
         )
 
 
@@ -207,24 +229,25 @@ class LinearSchedule(Schedule):
         return curves.polynomial(step, initial_rate, steps, 1.0, final_rate)
 
     def __init__(self, initial_rate: float, steps: int, final_rate: float = 0.0) -> None:
-        require_positive(initial_rate=initial_rate, steps=steps)
+        require_steps(steps=steps)
         _require_range(final_rate, initial_rate, "final_rate", "initial_rate")
-        super().__init__(initial_rate=float(initial_rate), steps=steps, final_rate=float(final_rate))
+        super().__init__(initial_rate=float(initial_rate), steps=int(steps), final_rate=float(final_rate))
 
 
 @register
 class InverseSquareRootSchedule(Schedule):
     """`initial_rate / sqrt(step / hold)` from step `hold` on, before it `initial_rate`.
 
-    With `hold=1` this is `initial_rate / sqrt(step)`; with `hold` the steps of a warm-up, the rate of
-    https://arxiv.org/abs/1706.03762 after it.
+    With `hold=1` this is `initial_rate / sqrt(step)`. The rate of https://arxiv.org/abs/1706.03762 is
+    `WarmUp(InverseSquareRootSchedule(rate, hold=4000), steps=4000, factor=0.0, delay=False)`.
     """
 
     curve = staticmethod(curves.inverse_square_root)
 
     def __init__(self, initial_rate: float, hold: int = 1) -> None:
-        require_positive(initial_rate=initial_rate, hold=hold)
-        super().__init__(initial_rate=float(initial_rate), hold=hold)
+        require_positive(initial_rate=initial_rate)
+        require_steps(hold=hold)
+        super().__init__(initial_rate=float(initial_rate), hold=int(hold))
 
 
 @register
@@ -240,18 +263,18 @@ class CosineSchedule(Schedule):
     curve = staticmethod(curves.cosine)
 
     def __init__(self, max_rate: float, steps: int, min_rate: float = 0.0) -> None:
-        require_positive(max_rate=max_rate, steps=steps)
+        require_steps(steps=steps)
         _require_range(min_rate, max_rate, "min_rate", "max_rate")
-        super().__init__(max_rate=float(max_rate), steps=steps, min_rate=float(min_rate))
+        super().__init__(max_rate=float(max_rate), steps=int(steps), min_rate=float(min_rate))
 
 
 class _Triangular(Schedule):
     CYCLE: ClassVar[dict[str, float]] = {"base_rate": 0.0, "max_rate": 1.0}
 
     def __init__(self, base_rate: float, max_rate: float, step_size: int, **config: float) -> None:
-        require_positive(step_size=step_size)
+        require_steps(step_size=step_size)
         _require_range(base_rate, max_rate, "base_rate", "max_rate")
-        super().__init__(base_rate=float(base_rate), max_rate=float(max_rate), step_size=step_size, **config)
+        super().__init__(base_rate=float(base_rate), max_rate=float(max_rate), step_size=int(step_size), **config)
 
 
 @register
@@ -300,10 +323,10 @@ class WarmRestartsSchedule(Schedule):
 
     Args:
         max_rate: Rate at the beginning of the first cycle.
-        first_cycle: Steps of the first cycle.
+        first_cycle: Steps of the first cycle, at least 1; may be a fraction.
         t_mult: Each cycle is so many times as long as the one before; at least 1, such as 1, 1.5 or 2.
         min_rate: What every cycle falls to.
-        max_decay: Each cycle's maximum is so many times that of the one before; in (0, 1].
+        max_decay: Each cycle's maximum is so many times that of the one before, but not below `min_rate`; in (0, 1].
 
     Source: https://arxiv.org/abs/1608.03983
 
@@ -323,8 +346,8 @@ class WarmRestartsSchedule(Schedule):
         min_rate: float = 0.0,
         max_decay: float = 1.0,
     ) -> None:
-        require_positive(max_rate=max_rate, first_cycle=first_cycle)
-        _require(t_mult == 1 or t_mult >= 1.01, "`t_mult` must be 1, or at least 1.01.", t_mult=t_mult)
+        _require(1 <= first_cycle < float("inf"), "`first_cycle` must be at least 1 step.", first_cycle=first_cycle)
+        _require(t_mult == 1 or 1.01 <= t_mult < float("inf"), "`t_mult` must be 1, or at least 1.01.", t_mult=t_mult)
         _require_range(min_rate, max_rate, "min_rate", "max_rate")
         _require(0 < max_decay <= 1, "`max_decay` must lie in (0, 1].", max_decay=max_decay)
         super().__init__(
@@ -370,7 +393,8 @@ class OneCycleSchedule(Schedule):
         final_factor: float = 4e-4,
         curve: str = "cosine",
     ) -> None:
-        require_positive(max_rate=max_rate, total_steps=total_steps)
+        require_positive(max_rate=max_rate)
+        require_steps(total_steps=total_steps)
         _require(0 <= warmup < 1, "`warmup` is a fraction in [0, 1).", warmup=warmup)
         _require(0 <= tail < 1, "`tail` is a fraction in [0, 1).", tail=tail)
         _require(
@@ -381,7 +405,7 @@ class OneCycleSchedule(Schedule):
         )
         _require(0 < start_factor <= 1, "`start_factor` must lie in (0, 1].", start_factor=start_factor)
         _require(0 <= final_factor <= 1, "`final_factor` must lie in [0, 1].", final_factor=final_factor)
-        _require(curve in ("cosine", "linear"), "`curve` must be 'cosine' or 'linear'.", curve=curve)
+        _require(curve in curves.SHAPES, "`curve` must be 'cosine' or 'linear'.", curve=curve)
         super().__init__(
             max_rate=float(max_rate),
             total_steps=int(total_steps),

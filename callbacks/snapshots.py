@@ -9,16 +9,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+
+ARRAY = "__array__"  # {ARRAY: name} stands in the JSON for an array, which is an entry of its own
+BITS = {1: "uint8", 2: "uint16"}
+
+
+def copy_weights(model: keras.Model) -> list[np.ndarray]:
+    """`model.get_weights()`, sharing no memory with the model (on JAX, Keras' arrays may)."""
+    return [np.array(array) for array in model.get_weights()]
 
 
 def write_snapshot(path: Path, arrays: Sequence[np.ndarray], values: Mapping[str, Any] | None = None) -> None:
-    """Write `arrays`, in order, and JSON `values`; the file takes its name only when it is on the disk."""
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    """Write `arrays`, in order, and `values`; the file takes its name only when it is on the disk.
+
+    The values are what JSON can hold, and numpy arrays at any depth of dicts and lists. Every dtype comes back,
+    bfloat16 too.
+    """
     named = {f"array{number}": np.asarray(array) for number, array in enumerate(arrays)}
+    text = json.dumps(_take_out(dict(values or {}), named))
+    # numpy's format has no bfloat16 and 8-bit floats: their bits are stored, and the dtype's name beside them.
+    dtypes = {name: array.dtype.name for name, array in named.items() if array.dtype.isbuiltin == 2}
+    named.update({name: named[name].view(BITS[named[name].dtype.itemsize]) for name in dtypes})
+    if dtypes:
+        named["dtypes"] = np.array(json.dumps(dtypes))
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
     try:
         with unfinished.open("wb") as file:
-            np.savez(file, allow_pickle=False, values=np.array(json.dumps(dict(values or {}))), **named)
+            np.savez(file, allow_pickle=False, values=np.array(text), **named)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -29,5 +48,30 @@ def write_snapshot(path: Path, arrays: Sequence[np.ndarray], values: Mapping[str
 def read_snapshot(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
     """What `write_snapshot` wrote: (arrays, values)."""
     with np.load(path, allow_pickle=False) as file:
-        arrays = [file[f"array{number}"] for number in range(len(file.files) - 1)]
-        return arrays, json.loads(str(file["values"]))
+        entries = {name: file[name] for name in file.files}
+    values = json.loads(str(entries.pop("values")))
+    dtypes = json.loads(str(entries.pop("dtypes"))) if "dtypes" in entries else {}
+    entries.update({name: entries[name].view(np.dtype(dtype)) for name, dtype in dtypes.items()})
+    count = sum(name.startswith("array") for name in entries)
+    return [entries[f"array{number}"] for number in range(count)], _put_back(values, entries)
+
+
+def _take_out(value: Any, entries: dict[str, np.ndarray]) -> Any:
+    """`value` with every array moved into `entries`, under the name that stands in its place."""
+    if isinstance(value, np.ndarray):
+        name = f"value{len(entries)}"
+        entries[name] = value
+        return {ARRAY: name}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _take_out(one, entries) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_take_out(one, entries) for one in value]
+    return value
+
+
+def _put_back(value: Any, entries: Mapping[str, np.ndarray]) -> Any:
+    if isinstance(value, dict):
+        return entries[value[ARRAY]] if ARRAY in value else {key: _put_back(one, entries) for key, one in value.items()}
+    return [_put_back(one, entries) for one in value] if isinstance(value, list) else value

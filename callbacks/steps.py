@@ -1,7 +1,8 @@
 """Epochs to steps and back, in one place."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from numbers import Integral
+from typing import Any, Protocol
 
 
 class HasSizeAt(Protocol):
@@ -20,7 +21,7 @@ class Steps:
 
     Attributes:
         examples: In an epoch.
-        batch_size: Examples in a batch, or a `BatchSizeSchedule`.
+        batch_size: Examples in a batch, or a `BatchSizeSchedule`, which gives the size of every epoch.
         accumulation: The optimiser's `gradient_accumulation_steps`; 1 without.
         drop_remainder: Whether a last, smaller batch is left out.
 
@@ -39,24 +40,32 @@ class Steps:
     def __post_init__(self) -> None:
         """Check the numbers."""
         for name in ("examples", "accumulation"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {name}={getattr(self, name)}.")
-        if self.in_epoch(0) < 1:
-            raise ValueError(f"No whole batch of {self.batch_size} fits into {self.examples} examples.")
+            _require_count(name, getattr(self, name))
+        if not hasattr(self.batch_size, "size_at"):
+            _require_count("batch_size", self.batch_size)
+        self.in_epoch(0)
 
     def in_epoch(self, epoch: int = 0) -> int:
-        """Steps of one epoch."""
-        size = self.batch_size if isinstance(self.batch_size, int) else self.batch_size.size_at(epoch)
-        if size < 1:
-            raise ValueError(f"`batch_size` must be at least 1. Received: {size} in epoch {epoch}.")
-        return self.examples // size if self.drop_remainder else -(-self.examples // size)
+        """Steps of one epoch.
+
+        Raises:
+            ValueError: The batch is larger than the data, and incomplete batches are left out.
+        """
+        size = self.batch_size.size_at(epoch) if hasattr(self.batch_size, "size_at") else self.batch_size
+        _require_count("batch_size", size)
+        if self.drop_remainder and size > self.examples:
+            raise ValueError(
+                f"No whole batch of {size} fits into {self.examples} examples in epoch {epoch}. "
+                "Lower `batch_size`, or keep the incomplete batch with `drop_remainder=False`."
+            )
+        return int(self.examples // size if self.drop_remainder else -(-self.examples // size))
 
     def before(self, epoch: float) -> int:
         """Steps before `epoch` begins, which is the number of its first step; epochs may be fractions."""
-        if epoch < 0:
-            raise ValueError(f"`epoch` must be at least 0. Received: epoch={epoch}.")
+        if not 0 <= epoch < float("inf"):
+            raise ValueError(f"`epoch` must be at least 0 and finite. Received: epoch={epoch}.")
         whole = int(epoch)
-        steps = self.in_epoch() * whole if isinstance(self.batch_size, int) else sum(map(self.in_epoch, range(whole)))
+        steps = sum(map(self.in_epoch, range(whole))) if self._grows else self.in_epoch() * whole
         return steps + (round((epoch - whole) * self.in_epoch(whole)) if epoch > whole else 0)
 
     def last(self, epochs: int) -> int:
@@ -64,21 +73,35 @@ class Steps:
         return self.before(epochs) - 1
 
     def updates(self, epochs: float) -> int:
-        """How often the weights move in `epochs` epochs; Keras never applies an accumulation that is not complete."""
+        """How often the weights move in `epochs` epochs.
+
+        Keras goes on accumulating in the next epoch, and never applies what is incomplete at the end.
+        """
         return self.before(epochs) // self.accumulation
 
     def of_updates(self, updates: int) -> int:
-        """The step at which so many updates of the weights are done."""
+        """The number of steps in which the weights move so often."""
+        if updates < 0:
+            raise ValueError(f"`updates` must be at least 0. Received: updates={updates}.")
         return updates * self.accumulation
 
     def epoch_of(self, step: int) -> float:
-        """The epoch in which `step` lies, with its fraction."""
-        if step < 0:
-            raise ValueError(f"`step` must be at least 0. Received: step={step}.")
-        if isinstance(self.batch_size, int):
+        """The epoch in which `step` lies, with its fraction; so `epoch_of(before(epoch))` is `epoch`."""
+        if not 0 <= step < float("inf"):
+            raise ValueError(f"`step` must be at least 0 and finite. Received: step={step}.")
+        if not self._grows:
             return step / self.in_epoch()
         epoch = 0
         while step >= self.in_epoch(epoch):
             step -= self.in_epoch(epoch)
             epoch += 1
         return epoch + step / self.in_epoch(epoch)
+
+    @property
+    def _grows(self) -> bool:
+        return hasattr(self.batch_size, "size_at")
+
+
+def _require_count(name: str, value: Any) -> None:
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"`{name}` must be a whole number, at least 1. Received: {name}={value!r}.")

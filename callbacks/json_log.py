@@ -1,0 +1,171 @@
+"""The log of a training as JSON lines, which a kill cannot spoil and a resumed training continues."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from callbacks.rates import batches_seen, learning_rate
+
+
+class JsonLog(keras.callbacks.Callback):
+    """One line of JSON for every epoch, and with `every` one for every so many batches, on the disk at once.
+
+    A line of an epoch has: "epoch" (from 0), "step" (batches the optimiser has seen), "learning_rate" (of the last
+    step; a list for a `MultiOptimizer`), "seconds" (since the epoch began, validation too), "time" (UTC), "logs" (all
+    entries of the logs as plain numbers) and "not_finite" (names of the logs that were NaN or infinite and stand as
+    null). A line of batches has "batch" too: how many batches of the epoch are done; its logs are means since the
+    epoch began.
+
+    A resumed training (`fit(initial_epoch=k)`) drops the lines of epoch k and later, so that every epoch stands once.
+    What a kill left of a half line is cut off, and so are the lines of a training that was killed in its first epoch.
+
+    Args:
+        path: The file; its folder exists.
+        every: Also one line for every so many batches, written at the first hook at or after each multiple (with
+            `steps_per_execution=N` Keras calls the hooks every N batches).
+        overwrite: Whether a new training (initial epoch 0) may replace the file.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+        ValueError: At the first epoch, when a new training would overwrite a log, or the file is no such log.
+    """
+
+    def __init__(self, path: os.PathLike[str] | str, every: int | None = None, overwrite: bool = False) -> None:
+        super().__init__()
+        if every is not None and every < 1:
+            raise ValueError(f"`every` must be at least 1 batch, or None. Received: every={every}.")
+        self.path, self.every, self.overwrite = Path(path), every, overwrite
+        if not self.path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"The folder of `path` does not exist: {self.path.absolute().parent}. Make it.")
+        # Without lines for batches the batch hook does nothing, and Keras need not wait for it after every step.
+        self.async_safe = every is None
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Forget the training before."""
+        self._started = False
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Prepare the file at the first epoch of a training."""
+        if not self._started:
+            start_lines(self.path, lambda line: line["epoch"] < epoch, epoch == 0, self.overwrite)
+        self._started = True
+        self._epoch, self._begin, self._written = epoch, time.perf_counter(), 0
+        self._step = batches_seen(self.model.optimizer)
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Write the line of a batch where one is due."""
+        if self.every is None:
+            return
+        done = min(batch + 1, self.params.get("steps") or batch + 1)  # Keras counts beyond the end
+        if done // self.every > self._written // self.every:
+            self._written = done
+            self._write(self._step + done, {"batch": done}, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Write the line of the epoch."""
+        self._write(batches_seen(self.model.optimizer), {}, logs)
+
+    def _write(self, step: int, extra: dict[str, Any], logs: Mapping[str, Any] | None) -> None:
+        missing: list[str] = []
+        line = {
+            "epoch": self._epoch,
+            **extra,
+            "step": step,
+            "learning_rate": _rates(self.model.optimizer, step - 1),
+            "seconds": round(time.perf_counter() - self._begin, 6),
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "logs": {name: plain(value, partial(missing.append, name)) for name, value in (logs or {}).items()},
+        }
+        append_line(self.path, {**line, "not_finite": sorted(set(missing))})
+
+
+def read_log(path: os.PathLike[str] | str) -> list[dict[str, Any]]:
+    """The lines of a `JsonLog` in their order; a half line at the end, which a kill leaves, is not among them.
+
+    Raises:
+        ValueError: A whole line is no JSON object.
+    """
+    text = Path(path).read_bytes()
+    lines = []
+    for number, line in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            lines.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}, is no JSON object: {line[:60]!r}.") from error
+    return lines
+
+
+def append_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Append one line of JSON; it is on the disk when this returns."""
+    with path.open("ab") as file:
+        file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def start_lines(path: Path, keep: Callable[[dict[str, Any]], bool], new: bool, overwrite: bool) -> None:
+    """Leave in the file the whole lines that `keep` chooses; it is replaced in one piece, and only if it changes.
+
+    Raises:
+        ValueError: A `new` training finds lines of another (not only of single batches), and must not `overwrite` them.
+    """
+    if not path.is_file():
+        return
+    if new and overwrite:
+        lines = []
+    else:
+        lines = read_log(path)
+        if new and any("batch" not in line for line in lines):
+            raise ValueError(
+                f"{path} has {len(lines)} lines of a training before. Give another `path`, delete the file, allow "
+                "`overwrite=True`, or continue that training (`fit` with its `initial_epoch`)."
+            )
+    text = b"".join(json.dumps(line).encode() + b"\n" for line in lines if keep(line))
+    if text == path.read_bytes():
+        return
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def plain(value: Any, when_not_finite: Callable[[], Any] = lambda: None) -> Any:
+    """`value` as JSON has it: arrays as lists, whole numbers as such, NaN and infinity as None.
+
+    >>> plain({"a": np.float32(0.5), "b": [float("nan"), 3]})
+    {'a': 0.5, 'b': [None, 3]}
+    """
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner, when_not_finite) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, when_not_finite) for inner in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    array = np.asarray(keras.ops.convert_to_numpy(value)) if not isinstance(value, float) else np.asarray(value)
+    if array.ndim:
+        return [plain(inner, when_not_finite) for inner in array]
+    number = array.item()
+    if isinstance(number, float) and not math.isfinite(number):
+        when_not_finite()
+        return None
+    return number
+
+
+def _rates(optimizer: keras.optimizers.Optimizer, batch: int) -> float | list[float] | None:
+    """The rate of `batch`; of each optimiser inside a `MultiOptimizer`."""
+    inner = getattr(optimizer, "optimizers", None)
+    return plain([learning_rate(one, batch) for one in inner] if inner else learning_rate(optimizer, batch))
