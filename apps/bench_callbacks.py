@@ -81,7 +81,7 @@ def hooks(model: keras.Model, recipe: Any, data: Data, rounds: int) -> list[Figu
         )
     epoch = CIFAR_STEPS * statistics.median(steps.seconds[STEPS:])  # the first epoch compiles
     shares = {name: 100 * clock.seconds(CIFAR_STEPS) / epoch for name, clock in clocks.items()}
-    shares["those of `kerascnn compete` together"] = sum(shares[name] for name in OF_COMPETE)
+    shares["those of `kerascnn compete` together"] = np.sum([shares[name] for name in OF_COMPETE], axis=0)
     return [Figure(name, share.mean(), share.min(), share.max(), unit="%") for name, share in shares.items()]
 
 

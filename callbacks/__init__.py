@@ -6,11 +6,13 @@ from callbacks.combinators import CyclicMomentum, Scale, Sequence, WarmUp
 from callbacks.curves import one_cycle
 from callbacks.divergence import TerminateOnDivergence
 from callbacks.early_stopping import EarlyStopping
+from callbacks.filters import first_layer_filters, plot_filters
 from callbacks.freeze import Freeze
 from callbacks.gradient_noise import GradientNoise
 from callbacks.groups import NO_DECAY, ParameterGroup, discriminative_rates
 from callbacks.json_log import JsonLog
 from callbacks.lr_finder import LRFinder, RangeTest
+from callbacks.monitor import Monitor
 from callbacks.objective import Objective
 from callbacks.optimizers import SGD, Adagrad, Adam, AdamW, Muon, RMSprop, get_optimizer
 from callbacks.plateau import ReduceOnPlateau
@@ -36,3 +38,60 @@ from callbacks.snapshot_ensemble import SnapshotEnsemble
 from callbacks.steps import Steps
 from callbacks.throughput import Throughput
 from callbacks.weight_average import WeightAverage
+
+__all__ = [
+    "NO_DECAY",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "BatchSizeSchedule",
+    "Checkpoint",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "CyclicLR",
+    "CyclicMomentum",
+    "EarlyStopping",
+    "ExpRangeSchedule",
+    "ExponentialSchedule",
+    "Freeze",
+    "GradientNoise",
+    "HalvingSchedule",
+    "InverseSquareRootSchedule",
+    "InverseTimeSchedule",
+    "JsonLog",
+    "LRFinder",
+    "LinearSchedule",
+    "Monitor",
+    "Muon",
+    "Objective",
+    "OneCycle",
+    "OneCycleSchedule",
+    "ParameterGroup",
+    "PiecewiseConstantSchedule",
+    "PolynomialSchedule",
+    "RMSprop",
+    "RangeTest",
+    "ReduceOnPlateau",
+    "Scale",
+    "Sequence",
+    "SnapshotEnsemble",
+    "StepDecay",
+    "StepDecaySchedule",
+    "Steps",
+    "TerminateOnDivergence",
+    "Throughput",
+    "Triangular2Schedule",
+    "TriangularSchedule",
+    "WarmRestarts",
+    "WarmRestartsSchedule",
+    "WarmUp",
+    "WeightAverage",
+    "discriminative_rates",
+    "first_layer_filters",
+    "get_optimizer",
+    "linear_scaling",
+    "one_cycle",
+    "plot_filters",
+    "square_root_scaling",
+]
