@@ -11,7 +11,7 @@ class GradientNoise:
     """Noise of variance `variance / (1 + update)^decay`; an option of this package's optimisers.
 
     The noise is a function of the seed, the update and the variable: a resumed training draws what an uninterrupted
-    one would have drawn.
+    one would have drawn (on TensorFlow, with and without XLA different numbers).
 
     Args:
         variance: At the first update, above 0; 0.01, 0.3 and 1 in the source.

@@ -73,12 +73,20 @@ def test_same_seed_same_noise_and_another_seed_other_noise() -> None:
     assert len(np.unique(np.concatenate([first.ravel(), other.ravel(), neighbour.ravel()]))) == 600
 
 
-@pytest.mark.parametrize("compiled", [{}, {"steps_per_execution": 3}, {"jit_compile": True}, {"run_eagerly": True}])
+@pytest.mark.parametrize("compiled", [{"steps_per_execution": 3}, {"run_eagerly": True}])
 def test_noise_is_the_same_however_the_step_runs(compiled) -> None:
     expected = noise_of(5, 20).sum(axis=0)
     options = {"gradient_noise": GradientNoise(0.25, 0.55)}
     found = train(network(SGD(1.0, **options), 20, **compiled), 5)
     np.testing.assert_allclose(-np.array(found), expected, rtol=0, atol=1e-5)
+
+
+def test_noise_under_xla_is_as_large_and_repeats() -> None:
+    """TensorFlow has another generator there, so the numbers themselves are others."""
+    first, again = (noise_of(2, 2000, compiled={"jit_compile": True}) for _ in "ab")
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_allclose(first[0].var(), 0.25, rtol=5 * np.sqrt(2 / 4000))
+    assert np.abs(np.corrcoef(first.reshape(4, 2000)) - np.eye(4)).max() < 5 / np.sqrt(2000)
 
 
 def test_resumed_training_has_the_noise_of_an_uninterrupted_one(tmp_path) -> None:
