@@ -101,9 +101,8 @@ def warm_restarts(
         starts = _cycle_starts(first_cycle, t_mult)
         place = _passed(step, starts[1:-1])
         cycle, left = _float(place), _left(step, ops.take(starts, place), ops.take(starts, place + 1))
-    minimum = _float(min_rate)
-    maximum = ops.maximum(_float(max_rate) * ops.power(_float(max_decay), cycle), minimum)
-    return ops.maximum(_between(minimum, maximum, _half_cosine(left)), minimum)
+    maximum = _float(max_rate) * ops.power(_float(max_decay), cycle)
+    return ops.maximum(_between(min_rate, maximum, _half_cosine(left)), _float(min_rate))
 
 
 def one_cycle(

@@ -63,6 +63,7 @@ class RateCallback(StatefulCallback):
             self.batches_done = 0 if epoch == 0 else batches_seen(optimizer) if steps is None else epoch * steps
         self._seen_before = batches_seen(optimizer)
         self._in_epoch = 0
+        self._begun: list[tuple[int, float]] = []  # the last two batches, with their rates
         self._rates = None if steps is None else self._schedule.values(self.batches_done + np.arange(steps))
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -71,6 +72,7 @@ class RateCallback(StatefulCallback):
             self._refuse_others()
         step = (self.batches_done or 0) + batch
         rate = float(self._schedule.values([step])[0] if self._rates is None else self._rates[batch])
+        self._begun = [*self._begun[-1:], (batch, rate)]
         if rate != self._present:  # on JAX, touching the optimiser costs a copy of everything
             self._present = rate
             set_learning_rate(self.model.optimizer, rate)
@@ -81,11 +83,14 @@ class RateCallback(StatefulCallback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Log the rate."""
-        # With `steps_per_execution` the number of an epoch's last batch may be too large.
-        known = batches_seen(self.model.optimizer) - self._seen_before if self._steps is None else self._steps
-        self.batches_done = (self.batches_done or 0) + min(self._in_epoch, known)
-        if isinstance(logs, dict):
-            logs["learning_rate"] = self._present
+        if self._steps is None:  # the data may have ended after a batch had begun, and in the middle of an execution
+            count = batches_seen(self.model.optimizer) - self._seen_before
+        else:  # with `steps_per_execution` the number of an epoch's last batch may be too large
+            count = min(self._in_epoch, self._steps)
+        self.batches_done = (self.batches_done or 0) + count
+        rates = [rate for batch, rate in self._begun if batch < count]
+        if isinstance(logs, dict) and rates:
+            logs["learning_rate"] = rates[-1]
 
     def _refuse_others(self) -> None:
         found, exact = learning_rate(self.model.optimizer), keras.config.floatx() in ("float32", "float64")

@@ -169,6 +169,14 @@ def test_falling_part_never_rises_and_never_leaves_its_range(name: str) -> None:
     assert rates.min() == rates[-1]
 
 
+def test_both_ends_are_exact_for_any_two_rates() -> None:
+    """In float32 `low + (high - low)` is not `high` for these."""
+    for low, high in ((1e-5, 1e-4), (0.0025, 0.015), (0.0055, 0.093), (0.022, 0.28), (0.049, 0.12), (0.17, 0.47)):
+        expected = np.float32([high, low])
+        np.testing.assert_array_equal(numbers(curves.cosine([0, 10], high, 10, low)), expected)
+        np.testing.assert_array_equal(numbers(curves.triangular([10, 20], low, high, 10)), expected)
+
+
 def test_last_steps_of_a_long_cosine_keep_their_precision() -> None:
     """(1 + cos) / 2 in float32 is wrong by 100 % here: the rate is below the spacing of its numbers near 1."""
     total = 100_000
