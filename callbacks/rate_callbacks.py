@@ -28,7 +28,8 @@ from callbacks.stateful import StatefulCallback
 class RateCallback(StatefulCallback):
     """Sets the learning rate before every batch; what a subclass's `schedule` says.
 
-    Batches count from the beginning of the training: a `fit` with `initial_epoch` goes on where that epoch lies.
+    Batches count from the beginning of the training: a `fit` with `initial_epoch` goes on where that epoch lies, or,
+    where the number of batches in an epoch is not known, with the count of the optimiser.
     Log entry "learning_rate": the rate of the epoch's last batch.
 
     Raises:
@@ -83,10 +84,10 @@ class RateCallback(StatefulCallback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Log the rate."""
-        if self._steps is None:  # the data may have ended after a batch had begun, and in the middle of an execution
-            count = batches_seen(self.model.optimizer) - self._seen_before
-        else:  # with `steps_per_execution` the number of an epoch's last batch may be too large
-            count = min(self._in_epoch, self._steps)
+        # With `steps_per_execution` the number of the last batch may be too large; the optimiser's count may, on
+        # TensorFlow, where the data ended after a batch had begun.
+        steps = batches_seen(self.model.optimizer) - self._seen_before if self._steps is None else self._steps
+        count = min(self._in_epoch, steps)
         self.batches_done = (self.batches_done or 0) + count
         rates = [rate for batch, rate in self._begun if batch < count]
         if isinstance(logs, dict) and rates:

@@ -86,7 +86,7 @@ class BorrowInEpoch(keras.callbacks.Callback):
         self.optimizer = self.optimizer if self.times else keras.optimizers.Adam(0.5)
         self.times += 1
         try:
-            with borrowed(self.model, self.optimizer):
+            with borrowed(self._model, self.optimizer):  # `self.model` would bring JAX's state up to date itself
                 self.model.train_on_batch(X[:5], Y[:5])
                 if self.failing:
                     self.model.train_on_batch(X[:5, :3], Y[:5])

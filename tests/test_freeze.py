@@ -179,25 +179,29 @@ def test_layer_that_two_have_frozen_learns_when_both_have_released_it(order) -> 
 def test_another_layer_of_the_same_shape_is_frozen_next() -> None:
     """The arrays are of the same shapes as in the epoch before: nothing compiled may be taken for the same.
 
-    The validation loss is 0.5 * the sum of the first entries minus the sum of the second ones.
+    The layers' outputs are multiplied by 1, 2 and 4, so that it shows where one is taken for another.
     """
-    names = ("stem", "body", "head")
-    model, trace = network(SGD(0.1, 0.9), names), Trace()
-    frozen = [Freeze("stem", until=1), Freeze("body", first_epoch=1, until=2), Freeze("head", first_epoch=2)]
-    for one in (model.predict, model.evaluate):
-        one(GRADIENT[None], verbose=0, **({"y": np.zeros(1)} if one == model.evaluate else {}))
-    history = keras.callbacks.History()
-    fit(model, *frozen, trace, history, epochs=3, validation_data=(GRADIENT[None], np.zeros(1)))
-    for name, epochs in zip(names, ([0, 1, 1], [1, 0, 1], [1, 1, 0]), strict=True):
-        np.testing.assert_allclose(weight(model, name), by_hand(epochs), rtol=1e-6, atol=1e-6)
-    for loss, weights in zip(history.history["val_loss"], trace.weights, strict=True):
-        np.testing.assert_allclose(loss, sum(value @ GRADIENT for value in weights.values()), rtol=1e-5)
-    np.testing.assert_allclose(
-        model.predict(GRADIENT[None], verbose=0)[0],
-        np.concatenate([weight(model, name) * GRADIENT for name in names]),
-        rtol=1e-6,
-        atol=1e-6,
+    factors = {"stem": 1, "body": 2, "head": 4}
+    inputs = keras.Input((2,))
+    outputs = [keras.layers.Rescaling(factor)(Weight(name=name)(inputs)) for name, factor in factors.items()]
+    model = keras.Model(inputs, keras.layers.Concatenate()(outputs))
+    model.compile(SGD(0.1, 0.9), total)
+    trace, history, held = Trace(), keras.callbacks.History(), []
+    holding = keras.callbacks.LambdaCallback(  # what is referred to, JAX finds again
+        on_epoch_end=lambda epoch, logs: held.append((model.train_function, model.test_function))
     )
+    frozen = [Freeze("stem", until=1), Freeze("body", first_epoch=1, until=2), Freeze("head", first_epoch=2)]
+    model.evaluate(GRADIENT[None], np.zeros(1), verbose=0)
+    before = model.predict(GRADIENT[None], verbose=0)
+    np.testing.assert_allclose(before[0], np.outer([1, 2, 4], GRADIENT).ravel(), rtol=1e-6)
+    fit(model, *frozen, trace, history, holding, epochs=3, validation_data=(GRADIENT[None], np.zeros(1)))
+    for (name, factor), epochs in zip(factors.items(), ([0, 1, 1], [1, 0, 1], [1, 1, 0]), strict=True):
+        np.testing.assert_allclose(weight(model, name), 1 + factor * (by_hand(epochs) - 1), rtol=1e-6, atol=1e-6)
+    for loss, weights in zip(history.history["val_loss"], trace.weights, strict=True):
+        expected = sum(factor * weights[f"{name}/kernel"] @ GRADIENT for name, factor in factors.items())
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    after = [factor * weight(model, name) * GRADIENT for name, factor in factors.items()]
+    np.testing.assert_allclose(model.predict(GRADIENT[None], verbose=0)[0], np.concatenate(after), rtol=1e-6, atol=1e-6)
 
 
 def test_layers_of_a_submodel_and_whole_submodels() -> None:

@@ -262,6 +262,7 @@ def test_every_layer_is_in_exactly_one_part_whatever_its_name() -> None:
         inner, layers.Conv2D(3, 1, name="block_conv")(layers.Conv2D(3, 1, name="block")(inner)), name="b"
     )
     x = layers.SeparableConv2D(3, 3, name="conv")(inputs)
+    x = layers.Conv2D(3, 1, name="query")(x)  # the last but one part of an attention's path too
     x = body(x)
     x = keras.Sequential([layers.Conv2D(2, 1, name="block_1"), layers.Conv2D(2, 1, name="conv_1")], name="tail")(x)
     x = layers.MultiHeadAttention(1, 2, name="block_conv_1")(*[layers.Reshape((4, 2))(x)] * 2)
