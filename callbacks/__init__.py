@@ -4,6 +4,13 @@ from callbacks.batch_size import BatchSizeSchedule, linear_scaling, square_root_
 from callbacks.checkpoint import Checkpoint
 from callbacks.combinators import CyclicMomentum, Scale, Sequence, WarmUp
 from callbacks.curves import one_cycle
+from callbacks.cyclic_schedules import (
+    ExpRangeSchedule,
+    OneCycleSchedule,
+    Triangular2Schedule,
+    TriangularSchedule,
+    WarmRestartsSchedule,
+)
 from callbacks.divergence import TerminateOnDivergence
 from callbacks.early_stopping import EarlyStopping
 from callbacks.filters import first_layer_filters, plot_filters
@@ -21,18 +28,13 @@ from callbacks.schedules import (
     ConstantSchedule,
     CosineSchedule,
     ExponentialSchedule,
-    ExpRangeSchedule,
     HalvingSchedule,
     InverseSquareRootSchedule,
     InverseTimeSchedule,
     LinearSchedule,
-    OneCycleSchedule,
     PiecewiseConstantSchedule,
     PolynomialSchedule,
     StepDecaySchedule,
-    Triangular2Schedule,
-    TriangularSchedule,
-    WarmRestartsSchedule,
 )
 from callbacks.snapshot_ensemble import SnapshotEnsemble
 from callbacks.steps import Steps

@@ -162,8 +162,7 @@ class Scale(_Combined):
 
     >>> from callbacks import LinearSchedule
     >>> schedule = Scale(LinearSchedule(1.0, steps=4))
-    >>> schedule.multiplier.assign(0.5) is None
-    False
+    >>> _ = schedule.multiplier.assign(0.5)
     >>> [float(schedule(step)) for step in range(3)]
     [0.5, 0.375, 0.25]
     """

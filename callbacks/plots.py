@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 
-def new_figure(width: float = 7.0, height: float = 4.0, rows: int = 1) -> tuple[Any, Any]:
+def new_figure(width: float = 7.0, height: float = 4.0, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
     """A Figure and its axes that belong to no window and no notebook."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,7 +18,7 @@ def new_figure(width: float = 7.0, height: float = 4.0, rows: int = 1) -> tuple[
         raise ImportError("Plots need matplotlib: pip install matplotlib.") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, squeeze=True)
+    return figure, figure.subplots(rows, columns, squeeze=True)
 
 
 def save_figure(figure: Any, path: os.PathLike[str] | str) -> None:
@@ -40,18 +40,23 @@ def plot_rates(schedule: Callable[[Any], Any], steps: int, path: os.PathLike[str
     if not (steps >= 1 and steps % 1 == 0):
         raise ValueError(f"`steps` must be a whole number, at least 1. Received: steps={steps}.")
     figure, axes = new_figure()
+    draw_rates(axes, schedule, steps)
+    axes.set(xlabel="step", ylabel="momentum" if type(schedule).__name__ == "CyclicMomentum" else "learning rate")
+    if path is not None:
+        save_figure(figure, path)
+    return figure
+
+
+def draw_rates(axes: Any, schedule: Callable[[Any], Any], steps: int) -> None:
+    """Draw `schedule` into axes of matplotlib, at most 2000 steps of it, the last among them."""
     shown = np.unique(np.linspace(0, steps - 1, min(steps, 2000)).round())
     if hasattr(schedule, "values"):
         rates = schedule.values(shown)
     else:  # one of Keras' own, which need not take several steps at once
         rates = [float(keras.ops.convert_to_numpy(schedule(step))) for step in shown]
     axes.plot(shown, rates, drawstyle="steps-post" if steps <= 200 else "default")
-    axes.set(xlabel="step", ylabel="momentum" if type(schedule).__name__ == "CyclicMomentum" else "learning rate")
     axes.set_title(type(schedule).__name__)
     axes.grid(alpha=0.3)
-    if path is not None:
-        save_figure(figure, path)
-    return figure
 
 
 def plot_range_test(test: Any, path: os.PathLike[str] | str | None = None) -> Any:

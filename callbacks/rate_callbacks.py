@@ -11,17 +11,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from callbacks.rates import batches_seen, learning_rate, schedule_of, set_learning_rate
-from callbacks.schedules import (
+from callbacks.cyclic_schedules import (
     ExpRangeSchedule,
     OneCycleSchedule,
-    Schedule,
-    StepDecaySchedule,
     Triangular2Schedule,
     TriangularSchedule,
     WarmRestartsSchedule,
-    require_positive,
 )
+from callbacks.rates import batches_seen, learning_rate, schedule_of, set_learning_rate
+from callbacks.schedules import Schedule, StepDecaySchedule, require_positive
 from callbacks.stateful import StatefulCallback
 
 

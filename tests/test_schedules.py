@@ -33,6 +33,7 @@ from callbacks import (
     WarmRestartsSchedule,
     WarmUp,
 )
+from callbacks.gallery import draw_gallery, examples
 from callbacks.schedules import Schedule
 
 ROOT_HALF = math.sqrt(0.5)
@@ -368,6 +369,15 @@ def test_failed_plot_leaves_the_earlier_picture(tmp_path: Path) -> None:
         ConstantSchedule(0.1).plot(3, path)
     assert path.read_text() == "earlier"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_gallery_shows_every_schedule_of_the_package(tmp_path: Path) -> None:
+    figure = draw_gallery(tmp_path / "schedules.png")
+    assert (tmp_path / "schedules.png").read_bytes().startswith(b"\x89PNG")
+    assert len(figure.axes) == len(examples())
+    shown = {type(schedule).__name__ for schedule in examples().values()}
+    public = {name for name in callbacks.__all__ if issubclass(type(getattr(callbacks, name)), type)}
+    assert shown == {name for name in public if issubclass(getattr(callbacks, name), Schedule)}
 
 
 @every_schedule
