@@ -58,11 +58,11 @@ def lr_find(
         )
     with whole_file(out) as unfinished:
         test.plot().savefig(unfinished, dpi=120, format="png")
-    for line in test.table().splitlines():
+    for line in test.table().splitlines()[: -len(test.doubts) or None]:
         console.say(f"  {line}")
     name, rate = next(iter(test.suggestions.items()))
-    if not test.exploded:
-        console.warn(f"The loss was still falling at the rate {test.rates[-1]:.3g}: look further with `--high`.")
+    for doubt in test.doubts:
+        console.warn(doubt)
     console.say(f"picture   {out}")
     console.say(f"rate      {rate:.2g} ({name}): {shlex.join(['kerascnn', 'compete', source, '--lr', f'{rate:.2g}'])}")
     return rate

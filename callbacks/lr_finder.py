@@ -2,15 +2,15 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import keras
 import numpy as np
 
 from callbacks.borrow import borrowed
+from callbacks.endless_batches import endless_batches
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,35 @@ class RangeTest:
     smoothed: np.ndarray
 
     @property
+    def level(self) -> float:
+        """The loss before anything happens: the mean of the first tenth of the steps, of at least 5."""
+        return float(np.mean(self.losses[: max(len(self.losses) // 10, 5)]))
+
+    @property
+    def descent(self) -> tuple[int, int]:
+        """The steps between which the smoothed loss falls: from a tenth of the way down to its minimum."""
+        end = int(np.argmin(self.smoothed))
+        high = np.flatnonzero(self.smoothed[:end] >= self.level - 0.1 * (self.level - self.smoothed[end]))
+        return (int(high[-1]) if len(high) else 0), end
+
+    @property
     def steepest(self) -> float:
         """The rate at which the smoothed loss falls fastest per decade of the rate."""
-        return float(self.rates[_steepest(self.rates, self.smoothed)])
+        begin, end = self.descent
+        if end - begin < 2:
+            return float(self.rates[end])
+        part = slice(begin, end + 1)
+        return float(self.rates[part][int(np.argmin(np.gradient(self.smoothed[part], np.log10(self.rates[part]))))])
 
     @property
     def minimum_tenth(self) -> float:
         """A tenth of the rate at which the smoothed loss is lowest."""
-        return float(self.rates[int(np.argmin(self.smoothed))]) / 10
+        return float(self.rates[self.descent[1]]) / 10
 
     @property
     def valley(self) -> float:
-        """The middle, on a log scale, of the way down from where the loss leaves its first level to its minimum."""
-        end = int(np.argmin(self.smoothed))
-        level = np.median(self.smoothed[: max(len(self.smoothed) // 10, 5)])
-        begin = int(np.flatnonzero(self.smoothed[: end + 1] >= min(level, self.smoothed[0]))[-1])
+        """The middle, on a log scale, of the descent."""
+        begin, end = self.descent
         return float(np.sqrt(self.rates[begin] * self.rates[end]))
 
     @property
@@ -55,13 +69,26 @@ class RangeTest:
         """Whether the last loss was far above the lowest, or not finite: if not, the sweep ended too low."""
         return bool(not np.isfinite(self.losses[-1]) or self.smoothed[-1] > 1.5 * self.smoothed.min())
 
+    @property
+    def doubts(self) -> list[str]:
+        """In words, why the suggestions should not be trusted; empty where nothing speaks against them."""
+        low, high = min(self.suggestions.values()), max(self.suggestions.values())
+        if self.descent[1] < len(self.rates) // 10 or self.smoothed.min() >= self.level:
+            return [f"The loss did not fall from its first level, {self.level:.3g}: begin lower, or look at the data."]
+        found = []
+        if not self.exploded:
+            found.append(f"The loss was still falling at the rate {self.rates[-1]:.3g}: sweep on to a higher one.")
+        if high > 10 * low:
+            found.append(f"The suggestions lie far apart, from {low:.2g} to {high:.2g}: sweep in more steps.")
+        return found
+
     def table(self, rows: int = 15) -> str:
-        """Rates and losses as text, and the suggestions under them."""
+        """Rates and losses as text, and under them the suggestions and the doubts."""
         shown = np.unique(np.linspace(0, len(self.rates) - 1, min(rows, len(self.rates))).round().astype(int))
         lines = [f"{'rate':>10}  {'loss':>9}  {'smoothed':>9}"]
         lines += [f"{self.rates[i]:10.3g}  {self.losses[i]:9.4f}  {self.smoothed[i]:9.4f}" for i in shown]
         lines += [f"{name:<15} {rate:.3g}" for name, rate in self.suggestions.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.doubts])
 
     def plot(self, path: os.PathLike[str] | str | None = None) -> Any:
         """Draw the losses with the suggestions marked; returns the Figure, and writes it to `path` if given."""
@@ -71,7 +98,7 @@ class RangeTest:
 
 
 class LRFinder:
-    """Finds a learning rate for a compiled model, and leaves the model exactly as it was.
+    """Finds a learning rate for a compiled model, and leaves the model exactly as it was. `run` does it; no callback.
 
     The model trains with a copy of its optimiser, whose rate rises from `low` to `high`, until the loss explodes. Then
     weights, BatchNorm statistics, seeds, metrics and the optimiser are put back bit by bit, so that the training that
@@ -79,7 +106,7 @@ class LRFinder:
 
     Args:
         low, high: Between which the rate rises, 0 < low < high.
-        steps: Batches.
+        steps: Batches, at least 10 and 2 / (1 - smoothing). With gradient accumulation the weights move in some only.
         sweep: "exponential" (the same factor every step) or "linear" (the same difference).
         smoothing: Weight of the past in the running average of the loss, in [0, 1); its bias to 0 is corrected.
         explosion: The sweep ends when the smoothed loss is above the lowest so far by this factor times the fall from
@@ -99,15 +126,20 @@ class LRFinder:
     ) -> None:
         if not 0 < low < high < math.inf:
             raise ValueError(f"`low` and `high` must satisfy 0 < low < high. Received: low={low}, high={high}.")
-        if steps < 10:
-            raise ValueError(f"`steps` must be at least 10. Received: steps={steps}.")
         if sweep not in ("exponential", "linear"):
             raise ValueError(f"`sweep` must be 'exponential' or 'linear'. Received: sweep={sweep!r}.")
         if not 0 <= smoothing < 1:
             raise ValueError(f"`smoothing` must lie in [0, 1). Received: smoothing={smoothing}.")
-        if explosion <= 1:
+        least = max(10, math.ceil(2 / (1 - smoothing) - 1e-9))
+        if steps % 1 != 0 or steps < least:
+            raise ValueError(
+                f"`steps` must be a whole number of at least {least}, over which smoothing={smoothing} can tell a fall "
+                f"from noise. Received: steps={steps}."
+            )
+        if not explosion > 1:
             raise ValueError(f"`explosion` must be above 1. Received: explosion={explosion}.")
-        self.rates = np.geomspace(low, high, steps) if sweep == "exponential" else np.linspace(low, high, steps)
+        space = np.geomspace if sweep == "exponential" else np.linspace
+        self.rates = space(low, high, int(steps))
         self.smoothing, self.explosion = smoothing, explosion
 
     def run(
@@ -124,7 +156,8 @@ class LRFinder:
             data: Arrays `(x, y)` or `(x, y, sample_weight)`; or batches of these in a list, a `PyDataset` or a tf.data
                 Dataset without `shuffle`; or a function that makes one. What is too short begins again. An iterator and
                 a shuffling Dataset remember how far they were read, which would change the training that follows: they
-                are refused, give a function that makes them anew.
+                are refused, give a function that makes them anew. The seeds of Keras layers that a Dataset calls are
+                put back too; random numbers that your own Python code draws are not.
             batch_size: Of arrays, which are read in a fixed random order.
             on_step: Called after every step with its number, rate and loss.
 
@@ -133,10 +166,9 @@ class LRFinder:
         """
         if getattr(model, "optimizer", None) is None:
             raise ValueError("The model is not compiled. Call `model.compile(optimizer, loss)` first.")
-        batches = _batches(data, batch_size)
         optimizer = _with_float_rate(model.optimizer, float(self.rates[0]))
         losses, smoothed, average = [], [], 0.0
-        with borrowed(model, optimizer):
+        with endless_batches(data, batch_size) as batches, borrowed(model, optimizer):
             for step, (rate, batch) in enumerate(zip(self.rates, batches, strict=False)):
                 _inner(optimizer).learning_rate = float(rate)
                 loss = float(model.train_on_batch(*batch, return_dict=True)["loss"])
@@ -173,71 +205,6 @@ def _with_float_rate(optimizer: Any, rate: float) -> Any:
         copy = type(optimizer).from_config(config)
         copy.inner_optimizer = _with_float_rate(optimizer.inner_optimizer, rate)
         return copy
+    if "learning_rate" not in config:
+        raise ValueError(f"{type(optimizer).__name__} has no `learning_rate` that could be swept.")
     return type(optimizer).from_config({**config, "learning_rate": rate})
-
-
-def _batches(data: Any, batch_size: int) -> Iterator[tuple[Any, ...]]:
-    """Endless batches `(x, y)` or `(x, y, sample_weight)`."""
-    made = data() if callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__") else data
-    if isinstance(made, tuple) and len(made) in (2, 3):
-        return _of_arrays(made, batch_size)
-    if made is data:
-        _refuse_memory(made)
-    if hasattr(made, "__getitem__") and hasattr(made, "__len__"):
-        return (tuple(made[number % len(made)]) for number in count())
-    return _again_and_again(made)
-
-
-def _of_arrays(arrays: tuple[Any, ...], batch_size: int) -> Iterator[tuple[Any, ...]]:
-    examples = len(keras.tree.flatten(arrays[0])[0])
-    generator = np.random.default_rng(0)
-    size = min(batch_size, examples)
-    while True:
-        order = generator.permutation(examples)
-        for begin in range(0, examples - size + 1, size):
-            index = order[begin : begin + size]
-            yield keras.tree.map_structure(lambda array, index=index: np.asarray(array)[index], arrays)
-
-
-def _again_and_again(batches: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-    while True:
-        empty = True
-        for batch in batches:
-            empty = False
-            yield tuple(
-                batch if keras.backend.backend() == "tensorflow" else keras.tree.map_structure(_as_numpy, batch)
-            )
-        if empty:
-            raise ValueError("`data` has no more batches. Give a list of batches, or a function that makes them anew.")
-
-
-def _as_numpy(part: Any) -> Any:
-    """TensorFlow's tensors as arrays, which every backend takes."""
-    return part.numpy() if hasattr(part, "numpy") else part
-
-
-def _refuse_memory(data: Any) -> None:
-    """Raise for data that remember how far they were read."""
-    if hasattr(data, "__next__"):
-        raise ValueError(
-            "`data` is an iterator, whose batches would be missing in the training. Give a function that makes it anew."
-        )
-    seen, waiting = set(), [data]
-    while waiting:
-        dataset = waiting.pop()
-        if id(dataset) in seen or not hasattr(dataset, "_inputs"):
-            continue
-        seen.add(id(dataset))
-        if "Shuffle" in type(dataset).__name__ and getattr(dataset, "_reshuffle_each_iteration", True) is not False:
-            raise ValueError(
-                "`data` shuffles anew every time it is read, so reading it here would change the order of the "
-                "training. Give a function that makes the Dataset anew."
-            )
-        waiting.extend(dataset._inputs())
-
-
-def _steepest(rates: np.ndarray, smoothed: np.ndarray) -> int:
-    """The place of the steepest fall before the minimum."""
-    end = max(int(np.argmin(smoothed)) + 1, 2)
-    slope = np.gradient(smoothed[:end], np.log10(rates[:end]))
-    return int(np.argmin(slope))
