@@ -4,13 +4,13 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 
 from callbacks.snapshots import read_snapshot, write_snapshot
+from callbacks.whole_file import writable_path
 
 
 class HasState(Protocol):
@@ -32,12 +32,21 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         path: The file, an .npz; replaced after every epoch.
         states: Callbacks with `get_state` and `set_state`, by a name for each.
+
+    Raises:
+        FileNotFoundError: The folder of `path` does not exist.
+        ValueError: `path` is a folder, or a callback has no state.
     """
 
     def __init__(self, path: os.PathLike[str] | str, states: Mapping[str, HasState] | None = None) -> None:
         super().__init__()
-        self.path = Path(path)
+        self.path = writable_path(path)
+        if not isinstance(states or {}, Mapping):
+            raise ValueError(f'`states` must be a dict such as {{"stopping": stopping}}. Received: {states!r}.')
         self.states = dict(states or {})
+        for name, callback in self.states.items():
+            if not (hasattr(callback, "get_state") and hasattr(callback, "set_state")):
+                raise ValueError(f"{type(callback).__name__} has no state to keep. Leave {name!r} out of `states`.")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Write the checkpoint of a finished epoch."""

@@ -12,7 +12,16 @@ from keras import ops
 
 from callbacks.curves import Step
 from callbacks.rates import LearningRateSchedule
-from callbacks.schedules import Schedule, register, require_ascending, require_positive, require_steps
+from callbacks.schedules import (
+    Schedule,
+    number,
+    register,
+    require,
+    require_ascending,
+    require_lists,
+    require_positive,
+    require_steps,
+)
 
 _serialize = keras.saving.serialize_keras_object
 
@@ -97,11 +106,9 @@ class WarmUp(_Combined):
     ) -> None:
         _require_schedule("schedule", schedule)
         require_steps(steps=steps)
-        if not 0 <= factor <= 1:
-            raise ValueError(f"`factor` must lie in [0, 1]. Received: factor={factor}.")
+        require(0 <= number(factor) <= 1, "`factor` must lie in [0, 1].", factor=factor)
         for name, value in (("gradual", gradual), ("delay", delay)):
-            if value not in (True, False):
-                raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}.")
+            require(value in (True, False), f"`{name}` must be True or False.", **{name: value})
         super().__init__(
             schedule=schedule, steps=int(steps), factor=float(factor), gradual=bool(gradual), delay=bool(delay)
         )
@@ -132,6 +139,7 @@ class Sequence(_Combined):
     NESTED = ("schedules",)
 
     def __init__(self, schedules: SequenceOf[LearningRateSchedule], boundaries: SequenceOf[int]) -> None:
+        require_lists(schedules=schedules, boundaries=boundaries)
         schedules, boundaries = list(schedules), list(boundaries)
         for one in schedules:
             _require_schedule("schedules", one)
@@ -177,6 +185,12 @@ class Scale(_Combined):
         """The rate at `step`."""
         return self.config["schedule"](step) * ops.convert_to_tensor(self.multiplier)
 
+    def height(self, step: Step) -> keras.KerasTensor:
+        """That of the schedule inside."""
+        if not isinstance(self.config["schedule"], Schedule):
+            return super().height(step)
+        return self.config["schedule"].height(step)
+
     @property
     def variables(self) -> list[keras.Variable]:
         """The multiplier, and those of the schedule inside."""
@@ -207,8 +221,12 @@ class CyclicMomentum(_Combined):
         if not isinstance(schedule, Schedule):
             raise ValueError(f"`schedule` must be a cyclic schedule of this package. Received: {schedule!r}.")
         schedule.height(0)
-        if not 0 <= low < high < 1:
-            raise ValueError(f"`low` and `high` must satisfy 0 <= low < high < 1. Received: low={low}, high={high}.")
+        require(
+            0 <= number(low) < number(high) < 1,
+            "`low` and `high` must satisfy 0 <= low < high < 1.",
+            low=low,
+            high=high,
+        )
         super().__init__(schedule=schedule, low=float(low), high=float(high))
 
     def __call__(self, step: Step) -> keras.KerasTensor:

@@ -1,12 +1,13 @@
 """Schedules that rise and fall: triangular cycles, warm restarts and the one cycle, all with a `height`."""
 
+import math
 from typing import ClassVar
 
 import keras
 
 from callbacks import curves
 from callbacks.curves import Step
-from callbacks.schedules import Schedule, register, require, require_positive, require_range, require_steps
+from callbacks.schedules import Schedule, number, register, require, require_positive, require_range, require_steps
 
 
 class _Triangular(Schedule):
@@ -54,7 +55,7 @@ class ExpRangeSchedule(_Triangular):
     curve = staticmethod(curves.exp_range)
 
     def __init__(self, base_rate: float, max_rate: float, step_size: int, gamma: float) -> None:
-        require(0 < gamma <= 1, "`gamma` must lie in (0, 1].", gamma=gamma)
+        require(0 < number(gamma) <= 1, "`gamma` must lie in (0, 1].", gamma=gamma)
         super().__init__(base_rate, max_rate, step_size, gamma=float(gamma))
 
 
@@ -87,10 +88,14 @@ class WarmRestartsSchedule(Schedule):
         min_rate: float = 0.0,
         max_decay: float = 1.0,
     ) -> None:
-        require(1 <= first_cycle < float("inf"), "`first_cycle` must be at least 1 step.", first_cycle=first_cycle)
-        require(t_mult == 1 or 1.01 <= t_mult < float("inf"), "`t_mult` must be 1, or at least 1.01.", t_mult=t_mult)
+        require(1 <= number(first_cycle) < math.inf, "`first_cycle` must be at least 1 step.", first_cycle=first_cycle)
+        require(
+            number(t_mult) == 1 or 1.01 <= number(t_mult) < math.inf,
+            "`t_mult` must be 1, or at least 1.01.",
+            t_mult=t_mult,
+        )
         require_range(min_rate, max_rate, "min_rate", "max_rate")
-        require(0 < max_decay <= 1, "`max_decay` must lie in (0, 1].", max_decay=max_decay)
+        require(0 < number(max_decay) <= 1, "`max_decay` must lie in (0, 1].", max_decay=max_decay)
         super().__init__(
             max_rate=float(max_rate),
             first_cycle=float(first_cycle),
@@ -136,17 +141,17 @@ class OneCycleSchedule(Schedule):
     ) -> None:
         require_positive(max_rate=max_rate)
         require_steps(total_steps=total_steps)
-        require(0 <= warmup < 1, "`warmup` is a fraction in [0, 1).", warmup=warmup)
-        require(0 <= tail < 1, "`tail` is a fraction in [0, 1).", tail=tail)
+        require(0 <= number(warmup) < 1, "`warmup` is a fraction in [0, 1).", warmup=warmup)
+        require(0 <= number(tail) < 1, "`tail` is a fraction in [0, 1).", tail=tail)
         require(
             warmup + tail < 1,
             "`warmup` and `tail` must leave time to fall: below 1 together.",
             warmup=warmup,
             tail=tail,
         )
-        require(0 < start_factor <= 1, "`start_factor` must lie in (0, 1].", start_factor=start_factor)
-        require(0 <= final_factor <= 1, "`final_factor` must lie in [0, 1].", final_factor=final_factor)
-        require(curve in curves.SHAPES, "`curve` must be 'cosine' or 'linear'.", curve=curve)
+        require(0 < number(start_factor) <= 1, "`start_factor` must lie in (0, 1].", start_factor=start_factor)
+        require(0 <= number(final_factor) <= 1, "`final_factor` must lie in [0, 1].", final_factor=final_factor)
+        require(curve in list(curves.SHAPES), "`curve` must be 'cosine' or 'linear'.", curve=curve)
         super().__init__(
             max_rate=float(max_rate),
             total_steps=int(total_steps),

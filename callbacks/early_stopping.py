@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from callbacks.objective import Monitor, Objective
 from callbacks.snapshots import copy_weights, read_snapshot, write_snapshot
 from callbacks.stateful import StatefulCallback
 from callbacks.weight_average import WeightAverage, refuse_optimizer_average, running_average
+from callbacks.whole_file import writable_path
 
 
 class EarlyStopping(StatefulCallback):
@@ -28,12 +29,14 @@ class EarlyStopping(StatefulCallback):
         mode: "min", "max", or None for what the name tells; needed with a function.
         patience: Epochs without improvement before training stops; None never stops.
         min_delta: Smallest change that counts as an improvement.
-        path: File for the best weights, an .npz of the arrays of `model.get_weights()`, in order.
+        path: File for the best weights, an .npz of the arrays of `model.get_weights()`, in order:
+            `model.set_weights(read_snapshot(path)[0])` takes them back.
         average: A `WeightAverage` of the same `fit`, before or after this one in the list: the weights kept and put
             back are then its averaged ones. Epochs without an average do not count.
         start_epoch: Epochs before this one, counted from 0, do not count.
 
     Raises:
+        FileNotFoundError: At construction, when the folder of `path` does not exist.
         ValueError: At construction, when an argument is wrong. Before the first step, when the optimiser's `use_ema`
             or a `WeightAverage` not given as `average` would overwrite the best weights. At the end of the first
             epoch, when the logs have no entry `monitor`.
@@ -56,14 +59,14 @@ class EarlyStopping(StatefulCallback):
         start_epoch: int = 0,
     ) -> None:
         self.objective = Objective(monitor, mode, min_delta)
-        if patience is not None and patience < 1:
-            raise ValueError(f"`patience` must be at least 1 epoch, or None. Received: patience={patience}.")
+        if patience is not None and not (isinstance(patience, Integral) and patience >= 1):
+            raise ValueError(f"`patience` must be 1, 2, ... epochs, or None. Received: patience={patience!r}.")
         if average is not None and not isinstance(average, WeightAverage):
             raise ValueError(f"`average` must be a WeightAverage. Received: average={average!r}.")
         if start_epoch < 0:
             raise ValueError(f"`start_epoch` must be at least 0. Received: start_epoch={start_epoch}.")
         self.patience, self.average, self.start_epoch = patience, average, start_epoch
-        self.path = Path(path) if path is not None else None
+        self.path = writable_path(path) if path is not None else None
         self._interrupt = Interrupt()
         super().__init__()
 

@@ -51,7 +51,9 @@ class Objective:
         self.monitor = monitor
         self.names: list[str] = []
         if not callable(monitor):
-            self.names = [monitor] if isinstance(monitor, str) else list(monitor)
+            self.names = (
+                [monitor] if isinstance(monitor, str) else list(monitor) if isinstance(monitor, Sequence) else []
+            )
             if not self.names or not all(isinstance(name, str) and name for name in self.names):
                 raise ValueError(f"`monitor` must name entries of the logs. Received: monitor={monitor!r}.")
         self.mode: str = mode or _infer_mode(self.names)

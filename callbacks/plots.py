@@ -1,12 +1,13 @@
-"""Pictures of schedules and range tests. The only file of this package, beside the monitor's, that needs matplotlib."""
+"""Pictures of schedules and range tests, and how every picture of this package is made and written."""
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+
+from callbacks.whole_file import whole_file, writable_path
 
 
 def new_figure(width: float = 7.0, height: float = 4.0, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
@@ -23,16 +24,9 @@ def new_figure(width: float = 7.0, height: float = 4.0, rows: int = 1, columns: 
 
 def save_figure(figure: Any, path: os.PathLike[str] | str) -> None:
     """Write a Figure; the file takes its name, whose ending says the format, only when it is whole on the disk."""
-    path = Path(path)
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
-    try:
-        with unfinished.open("wb") as file:
-            figure.savefig(file, dpi=120, format=path.suffix[1:] or "png")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    path = writable_path(path)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=120, format=path.suffix[1:] or "png")
 
 
 def plot_rates(schedule: Callable[[Any], Any], steps: int, path: os.PathLike[str] | str | None = None) -> Any:

@@ -4,8 +4,10 @@ Every schedule may stand wherever Keras takes a learning rate, is saved with the
 that only fall; those that rise too are in `callbacks.cyclic_schedules`.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import keras
@@ -34,7 +36,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         """Where in its cycle the rate is: 0 at the bottom, 1 at the top of the first cycle."""
         if not self.CYCLE:
             raise ValueError(
-                f"{type(self).__name__} has no cycles: take a triangular, one-cycle or restarting schedule."
+                f"{type(self).__name__} does not say where its cycles are: take a triangular, one-cycle or restarting "
+                "schedule, alone or in `Scale`."
             )
         return type(self).curve(step, **{**self.config, **self.CYCLE})
 
@@ -68,23 +71,31 @@ def require(condition: bool, message: str, **received: Any) -> None:
         raise ValueError(f"{message} Received: {', '.join(f'{name}={value!r}' for name, value in received.items())}.")
 
 
+def number(value: Any) -> float:
+    """`value` as a float; NaN, which is in no range, where it is no number."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
 def require_positive(**numbers: float) -> None:
-    """Raise unless every number is above 0 and finite."""
+    """Raise unless every one is a number above 0, and finite."""
     for name, value in numbers.items():
-        require(0 < value < float("inf"), f"`{name}` must be above 0 and finite.", **{name: value})
+        require(0 < number(value) < math.inf, f"`{name}` must be above 0 and finite.", **{name: value})
 
 
 def require_steps(**numbers: float) -> None:
-    """Raise unless every number is a whole one of at least 1."""
+    """Raise unless every one is a whole number of at least 1."""
     for name, value in numbers.items():
-        whole = 1 <= value < float("inf") and value % 1 == 0
+        whole = 1 <= number(value) < math.inf and number(value) % 1 == 0
         require(whole, f"`{name}` must be a whole number of steps, at least 1; `Steps` counts them.", **{name: value})
 
 
 def require_range(low: float, high: float, low_name: str, high_name: str) -> None:
     """Raise unless 0 <= low < high, and both finite."""
     names = {low_name: low, high_name: high}
-    ordered = 0 <= low < high < float("inf")
+    ordered = 0 <= number(low) < number(high) < math.inf
     require(ordered, f"`{low_name}` must be at least 0 and below `{high_name}`, which is finite.", **names)
 
 
@@ -123,8 +134,8 @@ class StepDecaySchedule(Schedule):
     def __init__(self, initial_rate: float, factor: float, every: int, start: int = 0) -> None:
         require_positive(initial_rate=initial_rate)
         require_steps(every=every)
-        require(0 < factor <= 1, "`factor` must lie in (0, 1].", factor=factor)
-        require(0 <= start < float("inf") and start % 1 == 0, "`start` must be 0, 1, 2, ...", start=start)
+        require(0 < number(factor) <= 1, "`factor` must lie in (0, 1].", factor=factor)
+        require(0 <= number(start) < math.inf and number(start) % 1 == 0, "`start` must be 0, 1, 2, ...", start=start)
         super().__init__(initial_rate=float(initial_rate), factor=float(factor), every=int(every), start=int(start))
 
 
@@ -142,7 +153,8 @@ class PiecewiseConstantSchedule(Schedule):
     curve = staticmethod(curves.piecewise_constant)
 
     def __init__(self, boundaries: Sequence[int], rates: Sequence[float]) -> None:
-        boundaries, rates = list(boundaries), [float(rate) for rate in rates]
+        require_lists(boundaries=boundaries, rates=rates)
+        boundaries, rates = list(boundaries), list(rates)
         require(
             len(rates) == len(boundaries) + 1,
             "`rates` must have one entry more than `boundaries`.",
@@ -151,15 +163,21 @@ class PiecewiseConstantSchedule(Schedule):
         )
         require_ascending(boundaries)
         for rate in rates:
-            require(0 <= rate < float("inf"), "`rates` must be at least 0 and finite.", rates=rates)
-        super().__init__(boundaries=[int(step) for step in boundaries], rates=rates)
+            require(0 <= number(rate) < math.inf, "`rates` must be at least 0 and finite.", rates=rates)
+        super().__init__(boundaries=[int(step) for step in boundaries], rates=[float(rate) for rate in rates])
+
+
+def require_lists(**lists: Any) -> None:
+    """Raise unless every one is a list, a tuple or an array."""
+    for name, value in lists.items():
+        listed = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+        require(listed, f"`{name}` must be a list.", **{name: value})
 
 
 def require_ascending(boundaries: Sequence[int]) -> None:
     """Raise unless the boundaries are whole and above 0, each above the one before."""
-    ascending = all(
-        low < high < float("inf") and high % 1 == 0 for low, high in zip([0, *boundaries], boundaries, strict=False)
-    )
+    steps = [number(step) for step in boundaries]
+    ascending = all(low < high < math.inf and high % 1 == 0 for low, high in pairwise([0.0, *steps]))
     require(ascending, "`boundaries` must be whole numbers above 0 that ascend.", boundaries=boundaries)
 
 
@@ -171,7 +189,7 @@ class ExponentialSchedule(Schedule):
 
     def __init__(self, initial_rate: float, decay: float) -> None:
         require_positive(initial_rate=initial_rate)
-        require(0 <= decay < float("inf"), "`decay` must be at least 0 and finite.", decay=decay)
+        require(0 <= number(decay) < math.inf, "`decay` must be at least 0 and finite.", decay=decay)
         super().__init__(initial_rate=float(initial_rate), decay=float(decay))
 
 
@@ -199,7 +217,7 @@ class InverseTimeSchedule(Schedule):
 
     def __init__(self, initial_rate: float, decay: float) -> None:
         require_positive(initial_rate=initial_rate)
-        require(0 <= decay < float("inf"), "`decay` must be at least 0 and finite.", decay=decay)
+        require(0 <= number(decay) < math.inf, "`decay` must be at least 0 and finite.", decay=decay)
         super().__init__(initial_rate=float(initial_rate), decay=float(decay))
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from callbacks.whole_file import whole_file
+
 ARRAY = "__array__"  # {ARRAY: name} stands in the JSON for an array, which is an entry of its own
 BITS = {1: "uint8", 2: "uint16"}
 
@@ -34,19 +36,16 @@ def write_snapshot(path: Path, arrays: Sequence[np.ndarray], values: Mapping[str
     named.update({name: named[name].view(BITS[named[name].dtype.itemsize]) for name in dtypes})
     if dtypes:
         named["dtypes"] = np.array(json.dumps(dtypes))
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
-    try:
-        with unfinished.open("wb") as file:
-            np.savez(file, allow_pickle=False, values=np.array(text), **named)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.savez(file, allow_pickle=False, values=np.array(text), **named)
 
 
-def read_snapshot(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """What `write_snapshot` wrote: (arrays, values)."""
+def read_snapshot(path: os.PathLike[str] | str) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """What a callback wrote to an .npz file: (arrays, values); `model.set_weights(arrays)` takes weights back.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
     with np.load(path, allow_pickle=False) as file:
         entries = {name: file[name] for name in file.files}
     values = json.loads(str(entries.pop("values")))

@@ -81,7 +81,7 @@ def test_missing_metric_error_lists_the_logs() -> None:
     ("arguments", "message"),
     [
         ({"mode": "auto"}, "'min' or 'max'"),
-        ({"patience": 0}, "at least 1"),
+        ({"patience": 0}, "must be 1, 2"),
         ({"min_delta": -0.1}, "`min_delta` must be at least 0"),
         ({"start_epoch": -1}, "`start_epoch` must be at least 0"),
         ({"average": 0.999}, "must be a WeightAverage"),
@@ -370,3 +370,31 @@ def test_checkpoint_without_the_state_of_a_callback_is_refused(tmp_path) -> None
     checkpoint.on_epoch_end(0, {"loss": 1.0})
     with pytest.raises(ValueError, match=r"no state for \['average'\], but for \['stopping'\]"):
         Checkpoint(tmp_path / "one.npz", {"average": EarlyStopping()}).restore(model)
+
+
+def test_path_that_cannot_be_written_is_refused_before_the_training(tmp_path) -> None:
+    stopping = EarlyStopping()
+    for make in (lambda path: EarlyStopping(path=path), Checkpoint):
+        with pytest.raises(FileNotFoundError, match=r"best\.npz cannot be written: the folder .*nowhere does not exist"):
+            make(tmp_path / "nowhere" / "best.npz")
+        with pytest.raises(ValueError, match=r"is a folder\. Give the path of a file"):
+            make(tmp_path)
+    with pytest.raises(ValueError, match=r"LambdaCallback has no state to keep\. Leave 'other' out"):
+        Checkpoint(tmp_path / "last.npz", {"stopping": stopping, "other": keras.callbacks.LambdaCallback()})
+    with pytest.raises(ValueError, match="`states` must be a dict"):
+        Checkpoint(tmp_path / "last.npz", [stopping])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patience": "5"}, r"`patience` must be 1, 2.*Received: patience='5'"),
+        ({"patience": 2.5}, r"`patience` must be 1, 2"),
+        ({"patience": 0}, r"`patience` must be 1, 2"),
+        ({"monitor": None}, r"`monitor` must name entries of the logs. Received: monitor=None"),
+        ({"monitor": 5}, r"`monitor` must name entries of the logs"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        EarlyStopping(**arguments)

@@ -217,13 +217,19 @@ def test_momentum_of_a_restart_is_low_at_once() -> None:
     np.testing.assert_allclose(rates(momentum, 5)[::2], [0.75, 0.85, 0.75], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [ConstantSchedule(0.1), LINEAR, WarmUp(TriangularSchedule(0.1, 0.5, 3), 2), Scale(OneCycleSchedule(0.1, 9))],
-)
-def test_momentum_needs_a_schedule_with_cycles(schedule: Schedule) -> None:
-    with pytest.raises(ValueError, match=f"{type(schedule).__name__} has no cycles: take a triangular"):
-        CyclicMomentum(schedule)
+@pytest.mark.parametrize("schedule", [ConstantSchedule(0.1), LINEAR, WarmUp(TriangularSchedule(0.1, 0.5, 3), 2)])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_momentum_needs_a_schedule_with_cycles(schedule: Schedule, scaled: bool) -> None:
+    message = f"{type(schedule).__name__} does not say where its cycles are: take a triangular"
+    with pytest.raises(ValueError, match=message):
+        CyclicMomentum(Scale(schedule) if scaled else schedule)
+
+
+def test_momentum_against_a_scaled_rate_is_that_against_the_rate() -> None:
+    scaled = CyclicMomentum(Scale(TriangularSchedule(0.1, 0.5, step_size=3), 0.25), low=0.8, high=0.95)
+    np.testing.assert_allclose(rates(scaled, 4), [0.95, 0.9, 0.85, 0.8], rtol=1e-6)
+    with pytest.raises(ValueError, match="Scale does not say where its cycles are"):
+        CyclicMomentum(Scale(keras.optimizers.schedules.CosineDecay(0.1, 5)))
 
 
 @pytest.mark.parametrize(
@@ -231,6 +237,9 @@ def test_momentum_needs_a_schedule_with_cycles(schedule: Schedule) -> None:
     [
         (lambda: WarmUp(0.1, 5), "`schedule` must be a LearningRateSchedule.*Received: 0.1"),
         (lambda: WarmUp(LINEAR, 0), "`steps` must be a whole number"),
+        (lambda: WarmUp(LINEAR, "5"), "`steps` must be a whole number.*Received: steps='5'"),
+        (lambda: WarmUp(LINEAR, 5, factor="0.1"), r"`factor` must lie in \[0, 1\]. Received: factor='0.1'"),
+        (lambda: Sequence(LINEAR, [1]), "`schedules` must be a list. Received: schedules=<"),
         (lambda: WarmUp(LINEAR, 2.5), "`steps` must be a whole number"),
         (lambda: WarmUp(LINEAR, 5, factor=1.1), r"`factor` must lie in \[0, 1\]"),
         (

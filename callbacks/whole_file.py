@@ -1,0 +1,37 @@
+"""A file that appears whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def whole_file(path: os.PathLike[str] | str) -> Iterator[BinaryIO]:
+    """Give a file to write to; it takes the name `path`, replacing what is there, once it is whole and on the disk."""
+    path = Path(path)
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def writable_path(path: os.PathLike[str] | str) -> Path:
+    """The path, if a file can come there.
+
+    Raises:
+        FileNotFoundError: Its folder does not exist.
+        ValueError: It is a folder.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: the folder {path.parent} does not exist. Create it first.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Give the path of a file.")
+    return path
