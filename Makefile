@@ -6,7 +6,7 @@ EXTRAS := .venv/extras-installed
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet -c constraints.txt
 # What must hold on JAX too: everything about the package `callbacks`.
 ON_JAX := callbacks $(addprefix tests/test_,$(addsuffix .py,batch_size borrow callbacks combinators curves divergence \
-	freeze gradient_noise groups imports interrupt json_log lr_finder monitor optimizers plateau rate_callbacks schedules \
+	freeze gradient_noise groups imports interrupt json_log lr_finder monitor optimizers pages plateau rate_callbacks schedules \
 	snapshot_ensemble steps throughput weight_average))
 
 .PHONY: help demo test test-extras bench setup lint

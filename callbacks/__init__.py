@@ -17,7 +17,7 @@ from callbacks.filters import first_layer_filters, plot_filters
 from callbacks.freeze import Freeze
 from callbacks.gradient_noise import GradientNoise
 from callbacks.groups import NO_DECAY, ParameterGroup, discriminative_rates
-from callbacks.json_log import JsonLog
+from callbacks.json_log import JsonLog, read_log
 from callbacks.lr_finder import LRFinder, RangeTest
 from callbacks.monitor import Monitor
 from callbacks.objective import Objective
@@ -37,6 +37,7 @@ from callbacks.schedules import (
     StepDecaySchedule,
 )
 from callbacks.snapshot_ensemble import SnapshotEnsemble
+from callbacks.snapshots import read_snapshot
 from callbacks.steps import Steps
 from callbacks.throughput import Throughput
 from callbacks.weight_average import WeightAverage
@@ -95,5 +96,7 @@ __all__ = [
     "linear_scaling",
     "one_cycle",
     "plot_filters",
+    "read_log",
+    "read_snapshot",
     "square_root_scaling",
 ]
