@@ -279,7 +279,7 @@ def show(
 @app.command("lr-find")
 def lr_find(
     data: Data,
-    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("lr-find.png"),
+    out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")] = Path("lr-find.png"),
     target: Target = None,
     group: Group = None,
     id_column: IdColumn = None,

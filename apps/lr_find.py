@@ -14,7 +14,8 @@ from apps.plan import make_plan, print_plan
 from apps.recipe import Choices
 from apps.training import build_network, compile_network, training_batches
 from callbacks import LRFinder
-from pipelines.whole_file import whole_file
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def lr_find(
@@ -42,6 +43,8 @@ def lr_find(
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists. Choose another name, or say `--overwrite`.")
     files.require_folder_of(out)
+    if out.is_dir() or out.suffix.lower() not in PICTURES:
+        raise ValueError(f"`--out` must be a file whose name ends in {', '.join(PICTURES)}. Received: {out}.")
     finder = LRFinder(low, high, steps, sweep)
     competition = pipelines.open_dataset(source, targets=targets, group=group, id_column=id_column)
     plan = make_plan(competition, choices, strict, console, None if memory is None else memory * 2**30)
@@ -56,8 +59,7 @@ def lr_find(
         test = finder.run(
             model, batches, on_step=lambda step, rate, loss: bar.update(step + 1, f"rate {rate:.2g} · loss {loss:.3f}")
         )
-    with whole_file(out) as unfinished:
-        test.plot().savefig(unfinished, dpi=120, format="png")
+    test.plot(out)
     for line in test.table().splitlines()[: -len(test.doubts) or None]:
         console.say(f"  {line}")
     name, rate = next(iter(test.suggestions.items()))

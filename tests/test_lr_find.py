@@ -33,6 +33,7 @@ def test_bad_range_is_one_line_before_the_data_are_read(run_here, tmp_path) -> N
         (["--low", 1, "--high", 0.1], "`low` and `high` must satisfy 0 < low < high"),
         (["--steps", 3], "`steps` must be a whole number of at least 20"),
         (["--out", "nowhere/file.png"], "nowhere"),
+        (["--out", "picture.xyz"], "`--out` must be a file whose name ends in .png, .svg, .pdf. Received: picture.xyz"),
     ):
         process = run_here("lr-find", tmp_path / "no-such-data", *options)
         assert process.returncode == 2
