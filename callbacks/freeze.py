@@ -52,6 +52,8 @@ class Freeze(keras.callbacks.Callback):
         everything = [layer for layer in model._flatten_layers(include_self=False) if layer.weights]
         fitting = [layer for layer in everything if re.match(self.layers, layer.name)]
         self._found = [layer for layer in fitting if layer.trainable]
+        if not everything:
+            raise ValueError("The model has no weights yet. Begin it with `keras.Input(shape)`, or call it on a batch.")
         if not self._found:
             names = ", ".join(layer.name for layer in everything)
             why = "only layers that are not trainable anyway" if fitting else "no layer with weights"
@@ -111,8 +113,10 @@ def _set_frozen(model: keras.Model, frozen: Mapping[int, Sequence[keras.layers.L
     if frozen:
         vars(model)["_freeze"] = before, frozen
     optimizer = _inner(model.optimizer)
-    if hasattr(optimizer, "train_only"):
-        optimizer.train_only(model.trainable_variables)
+    if optimizer.built:
+        _check_known(optimizer, model)
+        if hasattr(optimizer, "train_only"):
+            optimizer.train_only(model.trainable_variables)
     compile_anew(model)
 
 
@@ -127,10 +131,21 @@ def _check_optimizer(optimizer: Any) -> None:
         raise ValueError(
             "Freeze does not go together with `use_ema=True` of the optimiser. Use `WeightAverage` instead."
         )
-    if keras.backend.backend() == "jax" and not hasattr(optimizer, "train_only"):
+    several, on_jax = hasattr(optimizer, "optimizers"), keras.backend.backend() == "jax"
+    if several or (on_jax and not hasattr(optimizer, "train_only")):
         raise ValueError(
-            f"On JAX, keras.optimizers.{type(optimizer).__name__} cannot train a part of the weights. "
-            "Use an optimiser of this package, such as `callbacks.SGD`."
+            f"{'' if several else 'On JAX, '}keras.optimizers.{type(optimizer).__name__} cannot train a part of the "
+            "weights. Use an optimiser of this package, such as `callbacks.SGD`."
+        )
+
+
+def _check_known(optimizer: Any, model: keras.Model) -> None:
+    known = {id(variable) for variable in optimizer._trainable_variables}
+    missing = [variable.path for variable in model.trainable_variables if id(variable) not in known]
+    if missing:
+        raise ValueError(
+            f"The optimiser was made while these weights did not learn, perhaps after a `fit` that ended by an error: "
+            f"{', '.join(missing)}. They can learn now: call `model.compile` with a new optimiser, and `fit` again."
         )
 
 

@@ -107,7 +107,7 @@ def as_groups(groups: Sequence[ParameterGroup | Mapping[str, Any]] | None) -> li
 
 def as_plain(groups: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
     """Groups as plain dicts."""
-    return [asdict(group) for group in groups]
+    return [{**asdict(group), "rate": float(group.rate), "decay": float(group.decay)} for group in groups]
 
 
 def factors(groups: Sequence[ParameterGroup], paths: Sequence[str]) -> list[tuple[float, float]]:
@@ -116,7 +116,7 @@ def factors(groups: Sequence[ParameterGroup], paths: Sequence[str]) -> list[tupl
     Raises:
         ValueError: A group matches none of the paths.
     """
-    for group in groups:
+    for group in groups if paths else ():  # without any, Keras is loading an .h5 file
         if not any(group.matches(path) for path in paths):
             shown = ", ".join(paths[:12]) + (", ..." if len(paths) > 12 else "")
             raise ValueError(f"The group {group.pattern!r} matches no variable. There are {len(paths)}: {shown}.")

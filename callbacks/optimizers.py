@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from callbacks.grouped import Grouped
+from callbacks.groups import NO_DECAY
 from callbacks.rates import LearningRateSchedule
 
 _register = keras.saving.register_keras_serializable(package="callbacks")
@@ -62,11 +63,20 @@ class Adam(Grouped, keras.optimizers.Adam):
         beta_1: A float, or a schedule such as `CyclicMomentum`, which counts batches as the rate's does.
         **kwargs: `groups` and `gradient_noise` as in `Grouped`, the rest as in `keras.optimizers.Adam`.
 
+    Raises:
+        ValueError: In `build`, where `beta_2` is 1 in the precision of the weights, with which Keras' class would leave
+            them as they are: 0.999 in bfloat16. Under the policy mixed_bfloat16 the weights are float32.
+
     Source: https://arxiv.org/abs/1412.6980
     """
 
     SCHEDULED = ("beta_1",)
     beta_1: Any
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Make the slots."""
+        _refuse_rounded("beta_2", self.beta_2, variables)
+        super().build(variables)
 
     def _move(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         usual = self.beta_1
@@ -98,23 +108,33 @@ class Muon(Grouped, keras.optimizers.Muon):
     """Muon: momentum made orthogonal for matrices, AdamW for the rest.
 
     Convolution kernels count as matrices of (height * width * inputs) rows and (outputs) columns, which Keras' own
-    class leaves to AdamW. AdamW's are vectors, matrices of one row or column, depthwise kernels, embeddings, the
-    projections of Keras' attention layers (their three axes are no convolution's), and layers of `exclude_layers`
-    (patterns of their paths; the output layer is one by custom).
+    class leaves to AdamW. AdamW's are vectors, scales and biases of any shape (those of a GRU have two axes), matrices
+    of one row or column, depthwise kernels, embeddings, the projections of Keras' attention layers (their three axes
+    are no convolution's), and layers of `exclude_layers` (patterns of their paths; the output layer is one by custom).
 
     Source: https://kellerjordan.github.io/posts/muon/
     """
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Make the slots; a ValueError as with Adam."""
+        _refuse_rounded("adam_beta_2", self.adam_beta_2, [one for one in variables if self._should_use_adamw(one)])
+        super().build(variables)
 
     def _should_use_adamw(self, variable: keras.Variable) -> bool:
         path, shape = variable.path.lower(), variable.shape
         return (
             len(shape) < 2
+            or NO_DECAY.matches(variable.path)
             or 1 in _as_matrix(shape)
             or "depthwise" in path
             or (self.exclude_embeddings and "embedding" in path)
             or (len(shape) == 3 and re.search(r"(^|/)(query|key|value|attention_output)/kernel$", path) is not None)
             or any(re.search(pattern, variable.path) for pattern in self.exclude_layers)
         )
+
+    def _move(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        # Keras' class multiplies matrices by the rate as it is, which TensorFlow refuses in bfloat16.
+        super()._move(gradient, variable, ops.cast(learning_rate, variable.dtype))
 
     def _weight_decay_of(self, variable: keras.Variable) -> float | None:
         return self.adam_weight_decay if self._should_use_adamw(variable) else self.weight_decay
@@ -127,6 +147,20 @@ class Muon(Grouped, keras.optimizers.Muon):
     def lr_adjust(self, x: Any) -> Any:
         """The update times `rms_rate * sqrt(larger side of the matrix)`, so that Adam's rates fit."""
         return x if self.rms_rate is None else x * self.rms_rate * math.sqrt(max(_as_matrix(x.shape)))
+
+
+HALF_SPACING = {"bfloat16": 2.0**-9, "float16": 2.0**-12}  # of the numbers just below 1
+
+
+def _refuse_rounded(name: str, beta: float, variables: Sequence[keras.Variable]) -> None:
+    """Raise where the bias correction, the square root of 1 - beta ** step, would be 0 in every step."""
+    for variable in variables:
+        if 1 - beta <= HALF_SPACING.get(variable.dtype, 0.0):
+            raise ValueError(
+                f"`{name}` is rounded to 1 in {variable.dtype}, the type of {variable.path}, which would never change. "
+                f"Train with float32 weights, as under the policy mixed_{variable.dtype}, or take a smaller {name}. "
+                f"Received: {name}={beta}."
+            )
 
 
 def _as_matrix(shape: Sequence[int]) -> tuple[int, int]:

@@ -36,10 +36,16 @@ def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> Non
     """Change the learning rate of an optimiser that has no schedule; it holds from the next batch on.
 
     Raises:
-        ValueError: The rate is negative or not finite, or the optimiser's rate is no number that can be changed.
+        ValueError: The rate is negative or not finite, or the optimiser's rate is no number that can be changed, or
+            it is made of several optimisers.
     """
     if not 0 <= rate < float("inf"):
         raise ValueError(f"`rate` must be at least 0 and finite. Received: rate={rate}.")
+    if hasattr(_inner(optimizer), "optimizers"):  # its own rate, which nothing uses, could be set without effect
+        raise ValueError(
+            f"{type(_inner(optimizer)).__name__} has a learning rate in each of its optimisers, and none that can be "
+            "set for all. Give each a schedule, or use one optimiser with `groups`, such as `callbacks.SGD`."
+        )
     present = _inner(optimizer)._learning_rate
     if not isinstance(present, keras.Variable):
         raise ValueError(

@@ -177,7 +177,8 @@ def test_layer_that_two_have_frozen_learns_when_both_have_released_it(order) -> 
 
 
 def test_another_layer_of_the_same_shape_is_frozen_next() -> None:
-    """The arrays are of the same shapes as in the epoch before: nothing compiled may be taken for the same.
+    """The arrays are of the same shapes as in the epoch before: nothing compiled may be taken for the same, nor in
+    predictions during the fit.
 
     The layers' outputs are multiplied by 1, 2 and 4, so that it shows where one is taken for another.
     """
@@ -188,7 +189,14 @@ def test_another_layer_of_the_same_shape_is_frozen_next() -> None:
     model.compile(SGD(0.1, 0.9), total)
     trace, history, held = Trace(), keras.callbacks.History(), []
     holding = keras.callbacks.LambdaCallback(  # what is referred to, JAX finds again
-        on_epoch_end=lambda epoch, logs: held.append((model.train_function, model.test_function))
+        on_epoch_end=lambda epoch, logs: held.append(
+            (
+                model.train_function,
+                model.test_function,
+                model.predict_function,
+                model.predict(GRADIENT[None], verbose=0),
+            )
+        )
     )
     frozen = [Freeze("stem", until=1), Freeze("body", first_epoch=1, until=2), Freeze("head", first_epoch=2)]
     model.evaluate(GRADIENT[None], np.zeros(1), verbose=0)
@@ -200,8 +208,19 @@ def test_another_layer_of_the_same_shape_is_frozen_next() -> None:
     for loss, weights in zip(history.history["val_loss"], trace.weights, strict=True):
         expected = sum(factor * weights[f"{name}/kernel"] @ GRADIENT for name, factor in factors.items())
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    for (*_, predicted), weights in zip(held, trace.weights, strict=True):
+        expected = [factor * weights[f"{name}/kernel"] * GRADIENT for name, factor in factors.items()]
+        np.testing.assert_allclose(predicted[0], np.concatenate(expected), rtol=1e-5)
     after = [factor * weight(model, name) * GRADIENT for name, factor in factors.items()]
     np.testing.assert_allclose(model.predict(GRADIENT[None], verbose=0)[0], np.concatenate(after), rtol=1e-6, atol=1e-6)
+
+
+def test_gradients_gathered_before_freezing_are_dropped() -> None:
+    """One batch in an epoch and four in an update: of epochs 0, 2 and 3, the update has what came after the release."""
+    model = network(SGD(0.1, gradient_accumulation_steps=4))
+    fit(model, Freeze("stem", first_epoch=1, until=2), steps=1)
+    np.testing.assert_allclose(weight(model, "stem"), 1 - 0.1 * GRADIENT * 2 / 4, rtol=1e-6)
+    np.testing.assert_allclose(weight(model, "body"), 1 - 0.1 * GRADIENT, rtol=1e-6)
 
 
 def test_layers_of_a_submodel_and_whole_submodels() -> None:
@@ -306,6 +325,42 @@ def test_layers_can_be_released_by_hand_after_an_error() -> None:
     Freeze("stem").release()
 
 
+def test_new_optimiser_after_an_error_does_not_forget_what_was_frozen() -> None:
+    """TensorFlow's `fit` builds the optimiser after the release. JAX's has built it on less: an error says so once."""
+    model = died(Freeze("stem", first_epoch=1))
+    start = weight(model, "stem")
+    model.compile(SGD(0.1, 0.9), total)
+    if ON_JAX:
+        with pytest.raises(ValueError, match=r"while these weights did not learn.*: stem/kernel\. .*`model\.compile`"):
+            fit(model, Freeze("stem", until=1), epochs=2)
+        model.compile(SGD(0.1, 0.9), total)
+    fit(model, Freeze("stem", until=1), epochs=2)
+    np.testing.assert_allclose(weight(model, "stem") - start, by_hand([0, 1]) - 1, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_can_be_released_by_hand_after_a_new_optimiser() -> None:
+    freeze = Freeze("stem", first_epoch=1)
+    model = died(freeze)
+    start = weight(model, "stem")
+    model.compile(SGD(0.1, 0.9), total)
+    freeze.release()
+    fit(model, epochs=1)
+    np.testing.assert_allclose(weight(model, "stem") - start, by_hand([1]) - 1, rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_part_averaged_and_reduced_at_once() -> None:
+    """Two steps an epoch, the rate halved after epoch 1; the average is that of the ends of all epochs."""
+    model, trace = network(SGD(callbacks.Scale(callbacks.ConstantSchedule(0.1)))), Trace()
+    average = callbacks.WeightAverage(decay=None)
+    plateau = callbacks.ReduceOnPlateau("loss", factor=0.5, patience=1, min_delta=1000)
+    fit(model, Freeze("stem", until=2), average, plateau, trace, epochs=3)
+    ends = {"stem": [0, 0, 0.1], "body": [0.2, 0.4, 0.5]}
+    for name, moved in ends.items():
+        for found, rate in zip(trace.weights, moved, strict=True):
+            np.testing.assert_allclose(found[f"{name}/kernel"], 1 - rate * GRADIENT, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(weight(model, name), 1 - np.mean(moved) * GRADIENT, rtol=1e-5, atol=1e-6)
+
+
 def test_under_the_wrapper_of_float16() -> None:
     model = network("sgd", dtype="mixed_float16")
     model.compile(keras.optimizers.LossScaleOptimizer(SGD(0.1, 0.9), initial_scale=8.0), total)
@@ -348,6 +403,23 @@ def test_what_cannot_be_is_an_error_before_the_first_step(optimizer, freezes, me
         fit(model, *[Freeze(*arguments) for arguments in freezes])
     for name in ("stem", "body", "head"):
         np.testing.assert_array_equal(weight(model, name), [1, 1])
+
+
+@pytest.mark.skipif(ON_JAX, reason="JAX builds the model before the callbacks begin")
+def test_model_without_weights_is_refused() -> None:
+    model = keras.Sequential([keras.layers.Dense(1, name="stem")])
+    model.compile(SGD(0.1), total)
+    with pytest.raises(ValueError, match=r"no weights yet.*keras\.Input"):
+        fit(model, Freeze("stem"))
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="newer Keras only")
+def test_several_optimisers_in_one_are_refused_before_the_first_step() -> None:
+    one = keras.optimizers.SGD(0.1)
+    model = network(keras.optimizers.MultiOptimizer(lambda variable: one))
+    with pytest.raises(ValueError, match="MultiOptimizer cannot train a part"):
+        fit(model, Freeze("stem"))
+    np.testing.assert_array_equal(weight(model, "head"), [1, 1])
 
 
 def test_layer_that_is_not_trainable_anyway_is_named_as_such() -> None:

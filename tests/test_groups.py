@@ -1,5 +1,7 @@
 """Rate and weight decay by group of parameters."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -90,6 +92,21 @@ def test_groups_survive_saving_and_loading(tmp_path) -> None:
     assert loaded.optimizer.groups == GROUPS
     for one, other in zip(train(model).values(), train(loaded).values(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_model_with_groups_can_be_loaded_from_an_h5_file(tmp_path) -> None:
+    """Keras builds its optimiser without any weights."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(SGD(0.1, groups=[NO_DECAY]), total)
+    model.save(tmp_path / "model.h5")
+    loaded = keras.models.load_model(tmp_path / "model.h5")
+    assert loaded.optimizer.groups == [NO_DECAY]
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
+def test_configuration_of_groups_is_plain() -> None:
+    config = SGD(0.1, groups=[ParameterGroup("stem", rate=np.float32(0.5), decay=np.int64(0))]).get_config()
+    assert json.loads(json.dumps(config))["groups"] == [{"pattern": "stem", "rate": 0.5, "decay": 0.0}]
 
 
 def test_groups_survive_a_clone() -> None:

@@ -213,6 +213,16 @@ def test_momentum_that_follows_a_schedule_is_the_schedule_when_read() -> None:
     assert Adam(0.1, CYCLIC).beta_1 is CYCLIC
 
 
+def test_schedule_that_is_not_registered_comes_from_custom_objects() -> None:
+    class Unregistered(PiecewiseConstantSchedule):
+        pass
+
+    config = SGD(0.1, Unregistered([1], [0.5, 0.25])).get_config()
+    made = SGD.from_config(config, custom_objects={"Unregistered": Unregistered})
+    assert isinstance(made.momentum, Unregistered)
+    assert float(made.momentum(1)) == 0.25
+
+
 def test_multiplier_of_the_rate_is_kept_once_where_two_schedules_share_it(tmp_path) -> None:
     shared = callbacks.Scale(callbacks.ConstantSchedule(0.5), multiplier=0.5)
     model = model_with(SGD(shared, momentum=shared))
@@ -317,6 +327,18 @@ def test_vectors_depthwise_kernels_embeddings_and_excluded_layers_are_for_adamw(
     muon = {one.path for one in model.trainable_variables} - set(names_of_adamw(model, exclude_layers=["^head"]))
     assert muon == {"conv/kernel", "separable/pointwise_kernel", "hidden/kernel"}
     assert "head/kernel" not in names_of_adamw(model)
+    assert "embedding/embeddings" not in names_of_adamw(model, exclude_embeddings=False)
+
+
+def test_biases_and_scales_with_two_axes_are_for_adamw() -> None:
+    inputs = keras.Input((3, 4))
+    x = keras.layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
+    x = keras.layers.LayerNormalization(axis=[1, 2], name="norm")(x)
+    model = keras.Model(inputs, keras.layers.GRU(5, name="gru")(x))
+    two_axes = {one.path for one in model.trainable_variables if len(one.shape) == 2}
+    matrices = {"gru/gru_cell/kernel", "gru/gru_cell/recurrent_kernel"}
+    assert two_axes - matrices >= {"attention/query/bias", "norm/gamma", "gru/gru_cell/bias"}
+    assert {one.path for one in model.trainable_variables} - set(names_of_adamw(model)) == matrices
 
 
 def test_muon_gives_vectors_the_step_of_adamw() -> None:
@@ -458,6 +480,32 @@ def test_constant_momentum_schedule_on_a_network_with_embedding(kind) -> None:
     scheduled = fit_small_network(callbacks.get_optimizer(kind, 0.01, **{name: callbacks.ConstantSchedule(0.9)}))
     for one, other in zip(plain, scheduled, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def moves(optimizer, dtype: str) -> np.ndarray:
+    """A kernel of `dtype` after one step from 0."""
+    dense = keras.layers.Dense(3, kernel_initializer="zeros", dtype=dtype)
+    model = keras.Sequential([keras.Input((2,)), dense])
+    model.compile(optimizer, lambda y_true, y_pred: keras.ops.mean(y_pred))
+    model.fit(np.array([[1.0, -2.0]]), np.zeros((1, 3)), verbose=0)
+    return keras.ops.convert_to_numpy(keras.ops.cast(dense.kernel, "float32"))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_weights_of_bfloat16_are_trained(kind) -> None:
+    """bfloat16 has 8 bits: a number has a relative error of up to 0.4 %, and a step some of them."""
+    options = {"Adam": {"beta_2": 0.9}, "AdamW": {"beta_2": 0.9}, "Muon": {"adam_beta_2": 0.9}}.get(kind, {})
+    moved = [moves(getattr(callbacks, kind)(0.125, **options), dtype) for dtype in ("float32", "bfloat16")]
+    assert np.abs(moved[0]).min() > 0
+    np.testing.assert_allclose(moved[1], moved[0], rtol=0.05)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("Adam", "beta_2"), ("AdamW", "beta_2"), ("Muon", "adam_beta_2")])
+def test_beta_that_bfloat16_rounds_to_one_is_an_error_before_the_first_step(kind, name) -> None:
+    """0.999 lies nearer to 1 than to 1 - 2 ** -8; with 1 Adam's correction of the bias is always 0."""
+    with pytest.raises(ValueError, match=rf"`{name}` is rounded to 1 in bfloat16.*mixed_bfloat16.*{name}=0\.999"):
+        moves(getattr(callbacks, kind)(0.125), "bfloat16")
+    assert np.abs(moves(getattr(callbacks, kind)(0.125), "mixed_bfloat16")).min() > 0
 
 
 def test_muon_lowers_the_loss_of_a_convolutional_network() -> None:

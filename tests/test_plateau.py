@@ -245,6 +245,13 @@ def test_rate_that_is_a_function_is_an_error_before_the_first_step() -> None:
     refused(keras.optimizers.SGD(lambda: 0.1), "cannot be set")
 
 
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="newer Keras only")
+def test_several_optimisers_in_one_are_an_error_before_the_first_step() -> None:
+    """The rate of the whole could be lowered, and nothing would change."""
+    one = keras.optimizers.SGD(0.1)
+    refused(keras.optimizers.MultiOptimizer(lambda variable: one), "in each of its optimisers")
+
+
 def test_missing_metric_names_those_there_are() -> None:
     model = network(SGD(0.5))
     with pytest.raises(ValueError, match=r"'val_f1'.*'loss'.*'val_score'"):

@@ -185,6 +185,13 @@ def test_cyclic_rate_with_a_generator_counts_what_came(at_once) -> None:
     check(fit(model, callback, epochs=2, initial_epoch=1, known=False), expected[1:2])
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_initial_epoch_with_a_generator_goes_on_with_the_count_of_the_optimiser() -> None:
+    model = network()
+    fit(model, epochs=1)
+    check(fit(model, CyclicLR(0.1, 0.4, 3), epochs=2, initial_epoch=1, known=False), TRIANGULAR[1:2])
+
+
 @pytest.mark.parametrize("callback", [WarmRestarts(0.4, 1), OneCycle(0.4), StepDecay(0.4, 0.5, 1)])
 def test_what_counts_epochs_refuses_an_unknown_number_of_steps_before_the_first_step(callback) -> None:
     refused(network(), callback, r"number of batches of an epoch is not known.*steps_per_epoch", known=False)
@@ -212,6 +219,26 @@ def test_schedule_in_the_optimiser_is_an_error_before_the_first_step(callback, k
 
 def test_rate_that_is_a_function_is_an_error_before_the_first_step() -> None:
     refused(network(keras.optimizers.SGD(lambda: 0.1)), CyclicLR(0.1, 0.4, 3), "cannot be set")
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="newer Keras only")
+def test_several_optimisers_in_one_are_an_error_before_the_first_step() -> None:
+    """The rate of the whole could be set, and nothing would change."""
+    one = keras.optimizers.SGD(0.1)
+    refused(network(keras.optimizers.MultiOptimizer(lambda variable: one)), CyclicLR(0.1, 0.4, 3), "in each of its")
+
+
+def test_rate_that_is_rounded_to_bfloat16_is_not_taken_for_that_of_another() -> None:
+    usual = keras.config.floatx()
+    keras.config.set_floatx("bfloat16")
+    try:
+        model = network()
+        model.fit(
+            np.zeros((4, 4)), np.zeros((4, 1)), batch_size=1, epochs=2, verbose=0, callbacks=[CyclicLR(0.1, 0.4, 3)]
+        )
+    finally:
+        keras.config.set_floatx(usual)
+    assert model.optimizer.learning_rate.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("order", [1, -1])
