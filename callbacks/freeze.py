@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from callbacks.rates import unwrapped
+
 
 class Freeze(keras.callbacks.Callback):
     """Keep layers as they are while `first_epoch <= epoch < until`; then they learn on, their momentum unforgotten.
@@ -112,7 +114,7 @@ def _set_frozen(model: keras.Model, frozen: Mapping[int, Sequence[keras.layers.L
         layer.trainable = False
     if frozen:
         vars(model)["_freeze"] = before, frozen
-    optimizer = _inner(model.optimizer)
+    optimizer = unwrapped(model.optimizer)
     if optimizer.built:
         _check_known(optimizer, model)
         if hasattr(optimizer, "train_only"):
@@ -126,7 +128,7 @@ def _release_all(model: keras.Model) -> None:
 
 
 def _check_optimizer(optimizer: Any) -> None:
-    optimizer = _inner(optimizer)
+    optimizer = unwrapped(optimizer)
     if getattr(optimizer, "use_ema", False):
         raise ValueError(
             "Freeze does not go together with `use_ema=True` of the optimiser. Use `WeightAverage` instead."
@@ -147,11 +149,6 @@ def _check_known(optimizer: Any, model: keras.Model) -> None:
             f"The optimiser was made while these weights did not learn, perhaps after a `fit` that ended by an error: "
             f"{', '.join(missing)}. They can learn now: call `model.compile` with a new optimiser, and `fit` again."
         )
-
-
-def _inner(optimizer: Any) -> Any:
-    """The optimiser inside Keras' wrapper for float16."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def compile_anew(model: keras.Model) -> None:

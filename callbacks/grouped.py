@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from callbacks.combinators import CyclicMomentum
 from callbacks.gradient_noise import GradientNoise
 from callbacks.groups import ParameterGroup, as_groups, as_plain, factors
 from callbacks.rates import LearningRateSchedule
+from callbacks.schedules import number
 
 # `Grouped` is mixed into subclasses of it only, and so relies on what they have.
 _Base: Any = object
@@ -76,6 +79,8 @@ class Grouped(_Base):
                     f"`{name}` of {kind} must be a number, not a schedule. What can follow one: `learning_rate`, "
                     "`momentum` of SGD, and `beta_1` of Adam and AdamW."
                 )
+            if name.endswith("weight_decay") and value is not None and not 0 <= number(value) < math.inf:
+                raise ValueError(f"`{name}` must be at least 0 and finite, or None. Received: {name}={value!r}.")
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Make the slots, and find the group of every variable.
@@ -168,6 +173,8 @@ def _keras_signature(kind: Any) -> inspect.Signature:
 
 def _as_rate(value: Any) -> Any:
     """A learning rate as Keras takes it."""
+    if isinstance(value, CyclicMomentum):
+        raise ValueError("CyclicMomentum is for `momentum` of SGD and `beta_1` of Adam, not for `learning_rate`.")
     if isinstance(value, LearningRateSchedule):
         return value
     try:

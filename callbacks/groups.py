@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from callbacks.schedules import number
+
 
 @dataclass(frozen=True)
 class ParameterGroup:
@@ -33,11 +35,12 @@ class ParameterGroup:
     def __post_init__(self) -> None:
         """Check the numbers and the pattern."""
         for name in ("rate", "decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"`{name}` of a group must be at least 0. Received: {name}={getattr(self, name)}.")
+            if not 0 <= number(getattr(self, name)) < float("inf"):
+                raise ValueError(f"`{name}` of a group must be at least 0. Received: {name}={getattr(self, name)!r}.")
         try:
-            re.compile(self._anchored)
-        except re.error as error:
+            re.compile(self.pattern)
+            re.compile(self._anchored)  # "(?i)a" is one alone only
+        except (re.error, TypeError) as error:
             raise ValueError(f"`pattern` is no regular expression: {self.pattern!r} ({error}).") from error
 
     def matches(self, path: str) -> bool:
@@ -98,6 +101,10 @@ def as_groups(groups: Sequence[ParameterGroup | Mapping[str, Any]] | None) -> li
     """Groups, also from the plain dicts of a saved optimiser."""
     if groups is not None and (isinstance(groups, str | Mapping) or not isinstance(groups, Sequence)):
         raise ValueError(f"`groups` must be a list of ParameterGroup. Received: {groups!r}.")
+    known = set(ParameterGroup.__dataclass_fields__)
+    for one in groups or ():
+        if isinstance(one, Mapping) and not {"pattern"} <= set(one) <= known:
+            raise ValueError(f"A group has `pattern`, and may have `rate` and `decay`. Received: {dict(one)}.")
     made = [ParameterGroup(**one) if isinstance(one, Mapping) else one for one in groups or ()]
     for one in made:
         if not isinstance(one, ParameterGroup):

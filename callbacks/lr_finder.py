@@ -11,6 +11,7 @@ import numpy as np
 
 from callbacks.borrow import borrowed
 from callbacks.endless_batches import endless_batches
+from callbacks.rates import unwrapped
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class LRFinder:
         losses, smoothed, average = [], [], 0.0
         with endless_batches(data, batch_size) as batches, borrowed(model, optimizer):
             for step, (rate, batch) in enumerate(zip(self.rates, batches, strict=False)):
-                _inner(optimizer).learning_rate = float(rate)
+                unwrapped(optimizer).learning_rate = float(rate)
                 loss = float(model.train_on_batch(*batch, return_dict=True)["loss"])
                 average = self.smoothing * average + (1 - self.smoothing) * loss
                 losses.append(loss)
@@ -192,10 +193,6 @@ class LRFinder:
         lowest = min(smoothed)
         allowed = lowest + (self.explosion - 1) * max(abs(lowest), smoothed[0] - lowest)
         return len(smoothed) >= 10 and smoothed[-1] > allowed
-
-
-def _inner(optimizer: Any) -> Any:
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _with_float_rate(optimizer: Any, rate: float) -> Any:

@@ -194,7 +194,7 @@ def get_optimizer(name: str, learning_rate: Any, **options: Any) -> Any:
     >>> get_optimizer("nesterov", 0.1, momentum=0.95).nesterov
     True
     """
-    if name not in OPTIMIZERS:
+    if not isinstance(name, str) or name not in OPTIMIZERS:
         near = difflib.get_close_matches(str(name).lower(), OPTIMIZERS, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"There is no optimiser {name!r}. There are: {', '.join(OPTIMIZERS)}.{hint}")

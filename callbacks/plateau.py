@@ -7,7 +7,8 @@ import keras
 from callbacks.combinators import Scale
 from callbacks.freeze import compile_anew
 from callbacks.objective import Objective
-from callbacks.rates import learning_rate, schedule_of, set_learning_rate
+from callbacks.rates import claim_rate, learning_rate, schedule_of, set_learning_rate
+from callbacks.schedules import number
 from callbacks.stateful import StatefulCallback
 
 
@@ -25,7 +26,8 @@ class ReduceOnPlateau(StatefulCallback):
         min_rate: The rate is not lowered below it; with a schedule, the rate of the epoch's last batch.
 
     Raises:
-        ValueError: In `on_train_begin`, where the optimiser's schedule has no `Scale`.
+        ValueError: In `on_train_begin`, where the optimiser's schedule has no `Scale`, or where a callback such as
+            `CyclicLR` sets the rate.
 
     >>> callback = ReduceOnPlateau("val_accuracy", factor=0.1, patience=3)
     """
@@ -42,12 +44,12 @@ class ReduceOnPlateau(StatefulCallback):
         cooldown: int = 0,
         min_rate: float = 0.0,
     ) -> None:
-        if not 0 < factor < 1:
-            raise ValueError(f"`factor` must lie in (0, 1). Received: factor={factor}.")
-        if patience < 1 or cooldown < 0 or min_rate < 0:
+        if not 0 < number(factor) < 1:
+            raise ValueError(f"`factor` must lie in (0, 1). Received: factor={factor!r}.")
+        if not (number(patience) >= 1 and number(cooldown) >= 0 and number(min_rate) >= 0):
             raise ValueError(
                 "`patience` must be at least 1, `cooldown` and `min_rate` at least 0. "
-                f"Received: patience={patience}, cooldown={cooldown}, min_rate={min_rate}."
+                f"Received: patience={patience!r}, cooldown={cooldown!r}, min_rate={min_rate!r}."
             )
         self.objective = Objective(monitor, mode, min_delta)
         self.factor, self.patience, self.cooldown, self.min_rate = factor, patience, cooldown, min_rate
@@ -64,6 +66,7 @@ class ReduceOnPlateau(StatefulCallback):
         optimizer = self.model.optimizer
         schedule = schedule_of(optimizer)
         if schedule is None:
+            claim_rate(self, alone=False)
             set_learning_rate(optimizer, learning_rate(optimizer))  # raises where it cannot be set
         elif not isinstance(schedule, Scale):
             inside = "Its `Scale` is inside: put it outermost, as in" if getattr(schedule, "variables", ()) else "Use"

@@ -18,7 +18,7 @@ from callbacks.cyclic_schedules import (
     TriangularSchedule,
     WarmRestartsSchedule,
 )
-from callbacks.rates import batches_seen, learning_rate, schedule_of, set_learning_rate
+from callbacks.rates import batches_seen, claim_rate, learning_rate, schedule_of, set_learning_rate
 from callbacks.schedules import Schedule, StepDecaySchedule, require_positive
 from callbacks.stateful import StatefulCallback
 
@@ -31,8 +31,8 @@ class RateCallback(StatefulCallback):
     Log entry "learning_rate": the rate of the epoch's last batch.
 
     Raises:
-        ValueError: In `on_train_begin`, where the optimiser has a schedule; before the first batch of an epoch, where
-            something else has changed the rate.
+        ValueError: In `on_train_begin`, where the optimiser has a schedule, or where another callback of this package
+            sets the rate too; before the first batch of an epoch, where something else has changed the rate.
     """
 
     STATE = ("batches_done",)
@@ -50,6 +50,7 @@ class RateCallback(StatefulCallback):
         super().on_train_begin(logs)
         optimizer, steps = self.model.optimizer, self.params.get("steps")
         refuse_schedule(optimizer, type(self).__name__)
+        claim_rate(self)
         self._steps = None if steps is None else int(steps)
         self._schedule = self.schedule(self._steps, int(self.params["epochs"]))
         self._present = learning_rate(optimizer)
@@ -134,6 +135,8 @@ class CyclicLR(RateCallback):
         gamma: float = 1.0,
     ) -> None:
         modes: dict[str, Any] = {"triangular": TriangularSchedule, "triangular2": Triangular2Schedule}
+        if gamma != 1 and mode in modes:
+            raise ValueError(f"`gamma` is for mode='exp_range' only. Received: gamma={gamma!r}, mode={mode!r}.")
         if mode == "exp_range":
             self._made: Schedule = ExpRangeSchedule(base_rate, max_rate, step_size, gamma)
         elif mode in modes:
@@ -174,6 +177,11 @@ class WarmRestarts(RateCallback):
     def schedule(self, steps_per_epoch: int | None, epochs: int) -> Schedule:
         """With the cycles in batches."""
         max_rate, first_cycle, *others = self._arguments
+        if first_cycle * _known(steps_per_epoch) < 1:
+            raise ValueError(
+                f"`first_cycle` must be at least a batch, {1 / _known(steps_per_epoch):g} epochs here. "
+                f"Received: first_cycle={first_cycle!r}."
+            )
         return WarmRestartsSchedule(max_rate, first_cycle * _known(steps_per_epoch), *others)
 
 
@@ -191,6 +199,8 @@ class OneCycle(RateCallback):
     """
 
     def __init__(self, max_rate: float, **options: Any) -> None:
+        if "total_steps" in options:
+            raise ValueError("OneCycle goes over all epochs of `fit`: leave `total_steps` out.")
         OneCycleSchedule(max_rate, 2, **options)  # checks them
         self.max_rate, self.options = max_rate, options
         super().__init__()

@@ -229,6 +229,9 @@ def test_pattern_fits_from_the_beginning_of_a_part_of_the_path(pattern, fitting)
     [
         ({"pattern": "(", "rate": 0.5}, "`pattern` is no regular expression: '\\('"),
         ({"pattern": "a(?i)", "rate": 0.5}, "`pattern` is no regular expression"),
+        ({"pattern": "(?i)a", "rate": 0.5}, "`pattern` is no regular expression"),
+        ({"pattern": None}, "`pattern` is no regular expression: None"),
+        ({"pattern": "a", "rate": "x"}, "`rate` of a group must be at least 0. Received: rate='x'"),
         ({"pattern": "a", "rate": -1.0}, "`rate` of a group must be at least 0. Received: rate=-1.0"),
         ({"pattern": "a", "decay": float("nan")}, "`decay` of a group must be at least 0"),
     ],
@@ -236,6 +239,12 @@ def test_pattern_fits_from_the_beginning_of_a_part_of_the_path(pattern, fitting)
 def test_wrong_group_is_refused(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         ParameterGroup(**arguments)
+
+
+@pytest.mark.parametrize("group", [{"patern": "bias"}, {"pattern": "bias", "rates": 2.0}, {"rate": 2.0}])
+def test_plain_group_with_another_key_is_refused(group) -> None:
+    with pytest.raises(ValueError, match=r"A group has `pattern`, and may have `rate` and `decay`. Received"):
+        SGD(0.1, groups=[group])
 
 
 @pytest.mark.parametrize("groups", [NO_DECAY, "bias", [0.5], {"pattern": "bias"}])

@@ -416,6 +416,23 @@ def test_schedule_where_none_can_act_is_refused(kind, name) -> None:
         getattr(callbacks, kind)(0.1, **{name: PIECEWISE})
 
 
+def test_momentum_is_no_rate() -> None:
+    with pytest.raises(ValueError, match="CyclicMomentum is for `momentum` of SGD"):
+        SGD(CyclicMomentum(TriangularSchedule(0.1, 0.5, 3)))
+
+
+@pytest.mark.parametrize("decay", [-1.0, "x", float("nan"), float("inf")])
+def test_weight_decay_must_not_be_negative(decay) -> None:
+    with pytest.raises(ValueError, match=r"`weight_decay` must be at least 0 and finite, or None. Received"):
+        SGD(0.1, weight_decay=decay)
+
+
+@pytest.mark.parametrize("name", ["sdg", ["sgd"], None])
+def test_unknown_optimiser_is_an_error_that_names_all(name) -> None:
+    with pytest.raises(ValueError, match="There are: sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, muon"):
+        callbacks.get_optimizer(name, 0.1)
+
+
 def test_gradient_noise_must_be_one() -> None:
     with pytest.raises(ValueError, match="`gradient_noise` must be a GradientNoise"):
         SGD(0.1, gradient_noise=0.01)

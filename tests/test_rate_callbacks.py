@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from callbacks import SGD, ConstantSchedule, CyclicLR, OneCycle, StepDecay, WarmRestarts
+from callbacks import SGD, ConstantSchedule, CyclicLR, OneCycle, ReduceOnPlateau, StepDecay, WarmRestarts
 
 
 def output(y_true, y_pred):
@@ -59,7 +59,7 @@ EXP_RANGE = [[0.1, 0.15, 0.15, 0.1375], [0.1125, 0.103125, 0.1, 0.10078125]]
 )
 def test_cyclic_rate_goes_up_and_down(mode, expected, ours) -> None:
     model = network(SGD(0.5) if ours else None)
-    callback = CyclicLR(0.1, 0.4, step_size=3, mode=mode, gamma=0.5)
+    callback = CyclicLR(0.1, 0.4, step_size=3, mode=mode, **({"gamma": 0.5} if mode == "exp_range" else {}))
     check(fit(model, callback, epochs=len(expected)), expected)
 
 
@@ -77,7 +77,7 @@ def test_first_cycle_may_be_half_an_epoch() -> None:
 
 
 def test_first_cycle_below_one_batch_is_refused_before_the_first_step() -> None:
-    refused(network(), WarmRestarts(0.4, first_cycle=0.1), "`first_cycle` must be at least 1 step")
+    refused(network(), WarmRestarts(0.4, first_cycle=0.1), "`first_cycle` must be at least a batch, 0.25 epochs here")
 
 
 def test_one_cycle_spans_all_epochs() -> None:
@@ -247,6 +247,22 @@ def test_another_callback_that_sets_the_rate_is_an_error_before_the_first_step(o
     refused(network(), *[CyclicLR(0.1, 0.4, 3), other][::order], "CyclicLR had left the learning rate at 0.5, and now")
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("other", [OneCycle(0.4), ReduceOnPlateau("loss")])
+def test_two_callbacks_of_this_package_are_an_error_before_the_first_step(other, order) -> None:
+    model, cyclic = network(), CyclicLR(0.1, 0.4, 3)
+    names = [type(one).__name__ for one in [cyclic, other][::order]]
+    refused(model, *[cyclic, other][::order], f"{names[0]} and {names[1]} would both set the learning rate")
+    check(fit(model, cyclic, epochs=1), TRIANGULAR[:1])  # alone, after the error, it may
+
+
+def test_one_callback_after_the_other_and_two_reductions_are_no_conflict() -> None:
+    model = network()
+    fit(model, CyclicLR(0.1, 0.4, 3), epochs=1)
+    fit(model, OneCycle(0.4), epochs=1)
+    fit(model, ReduceOnPlateau("loss"), ReduceOnPlateau("learning_rate", mode="min"), epochs=1)
+
+
 def test_reduction_by_another_callback_is_an_error_in_the_next_epoch() -> None:
     model = network()
     other = keras.callbacks.LambdaCallback(
@@ -263,6 +279,8 @@ def test_reduction_by_another_callback_is_an_error_in_the_next_epoch() -> None:
         (lambda: CyclicLR(0.4, 0.1, 3), "`base_rate` must be"),
         (lambda: CyclicLR(0.1, 0.4, 0), "`step_size` must be"),
         (lambda: CyclicLR(0.1, 0.4, 3, "exp_range", gamma=1.5), "`gamma` must lie"),
+        (lambda: CyclicLR(0.1, 0.4, 3, gamma=0.5), "`gamma` is for mode='exp_range' only. Received: gamma=0.5"),
+        (lambda: OneCycle(0.4, total_steps=5), "leave `total_steps` out"),
         (lambda: WarmRestarts(0.4, 0), "`first_cycle` must be above 0"),
         (lambda: WarmRestarts(0.4, 1, t_mult=0.5), "`t_mult` must be"),
         (lambda: OneCycle(-1.0), "`max_rate` must be"),
