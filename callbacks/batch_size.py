@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from callbacks.updates import build_optimizer, parts_of
+
 
 def linear_scaling(rate: float, batch_size: int, new_batch_size: int) -> float:
     """The rate for `new_batch_size` where `rate` was right for `batch_size`: k times the batch, k times the rate.
@@ -208,6 +210,11 @@ def _data_of(make_data: Any, size: int, first_epoch: int) -> dict[str, Any]:
         data = make_data
     if isinstance(data, tuple):
         return {**dict(zip(("x", "y", "sample_weight"), data, strict=False)), "batch_size": size}
+    if hasattr(data, "shape") or isinstance(data, dict | list):
+        raise ValueError(
+            "`make_data` must return a data set, or a tuple of arrays, `(x, y)` or `(x,)`: nothing else is divided "
+            f"into batches of {size}. Received: {type(data).__name__}."
+        )
     return {"x": data}
 
 
@@ -231,8 +238,8 @@ def _check_fit(model: keras.Model, make_data: Any, steps_per_epoch: Any, callbac
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         raise ValueError("The model is not compiled. Call `model.compile(optimizer, loss)` first.")
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if any(one.use_ema for one in (optimizer, *getattr(optimizer, "optimizers", ()))):
+    build_optimizer(model)
+    if any(part.use_ema for part in parts_of(optimizer)):
         raise ValueError(
             "The optimiser has `use_ema=True`: Keras would replace the weights by their average at every change of "
             "the batch size. Compile without it, and average with a callback."

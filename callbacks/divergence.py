@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from callbacks.rates import batches_seen, learning_rate
+from callbacks.rates import batches_seen, learning_rate, unwrapped
 from callbacks.stateful import StatefulCallback
 
 
@@ -98,7 +98,7 @@ def _range(first: Any, last: Any) -> str:
 
 def _rates(optimizer: keras.optimizers.Optimizer, steps: int) -> tuple[float, float] | None:
     """The learning rates of the first and the last of the newest `steps` steps; None with several optimisers."""
-    if getattr(getattr(optimizer, "inner_optimizer", optimizer), "optimizers", None):
+    if getattr(unwrapped(optimizer), "optimizers", None):
         return None
     last = max(batches_seen(optimizer) - 1, 0)
     return learning_rate(optimizer, max(last - steps + 1, 0)), learning_rate(optimizer, last)

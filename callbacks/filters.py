@@ -1,12 +1,13 @@
 """The filters of the first convolution, as pictures."""
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from callbacks.plots import new_figure
+from callbacks.plots import new_figure, save_figure
 
 
 def first_layer_filters(model: keras.Model) -> np.ndarray:
@@ -18,7 +19,7 @@ def first_layer_filters(model: keras.Model) -> np.ndarray:
     Raises:
         ValueError: The model has no two-dimensional convolution with weights.
     """
-    for layer in model._flatten_layers(include_self=False):
+    for layer in _in_order(model):
         kernel = getattr(layer, "kernel", None) if isinstance(layer, keras.layers.Conv2D) else None
         if kernel is not None:
             filters = np.array(keras.ops.convert_to_numpy(kernel), "float32").transpose(3, 0, 1, 2)
@@ -26,6 +27,17 @@ def first_layer_filters(model: keras.Model) -> np.ndarray:
             span = filters.max(axis=(1, 2, 3), keepdims=True) - low
             return (filters - low) / np.where(span > 0, span, 1.0)
     raise ValueError(f"The model {model.name!r} has no Conv2D layer with weights, so there are no filters to show.")
+
+
+def _in_order(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layer and all inside it, the first first, also in nested models, which `_flatten_layers` turns round."""
+    waiting, seen = [layer], set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            waiting.extend(reversed(one._layers))
+            yield one
 
 
 def plot_filters(model: keras.Model, path: os.PathLike[str] | str | None = None) -> Any:
@@ -46,5 +58,5 @@ def plot_filters(model: keras.Model, path: os.PathLike[str] | str | None = None)
     axes.imshow(picture, interpolation="nearest")
     axes.set_axis_off()
     if path is not None:
-        figure.savefig(path, dpi=120)
+        save_figure(figure, path)
     return figure

@@ -13,7 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from callbacks.rates import batches_seen, learning_rate
+from callbacks.rates import batches_seen, learning_rate, unwrapped
+from callbacks.updates import parts_of
+from callbacks.whole_file import whole_file, writable_path
 
 
 class JsonLog(keras.callbacks.Callback):
@@ -43,9 +45,7 @@ class JsonLog(keras.callbacks.Callback):
         super().__init__()
         if every is not None and every < 1:
             raise ValueError(f"`every` must be at least 1 batch, or None. Received: every={every}.")
-        self.path, self.every, self.overwrite = Path(path), every, overwrite
-        if not self.path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"The folder of `path` does not exist: {self.path.absolute().parent}. Make it.")
+        self.path, self.every, self.overwrite = writable_path(path), every, overwrite
         # Without lines for batches the batch hook does nothing, and Keras need not wait for it after every step.
         self.async_safe = every is None
 
@@ -80,7 +80,7 @@ class JsonLog(keras.callbacks.Callback):
             "epoch": self._epoch,
             **extra,
             "step": step,
-            "learning_rate": _rates(self.model.optimizer, step - 1),
+            "learning_rate": rates_at(self.model.optimizer, step - 1),
             "seconds": round(time.perf_counter() - self._begin, 6),
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "logs": {name: plain(value, partial(missing.append, name)) for name, value in (logs or {}).items()},
@@ -129,18 +129,15 @@ def start_lines(path: Path, keep: Callable[[dict[str, Any]], bool], new: bool, o
                 f"{path} has {len(lines)} lines of a training before. Give another `path`, delete the file, allow "
                 "`overwrite=True`, or continue that training (`fit` with its `initial_epoch`)."
             )
-    text = b"".join(json.dumps(line).encode() + b"\n" for line in lines if keep(line))
+    try:
+        kept = [line for line in lines if keep(line)]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is another kind of file: a line has no {error}. Give another `path`.") from error
+    text = b"".join(json.dumps(line).encode() + b"\n" for line in kept)
     if text == path.read_bytes():
         return
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(text)
 
 
 def plain(value: Any, when_not_finite: Callable[[], Any] = lambda: None) -> Any:
@@ -165,7 +162,8 @@ def plain(value: Any, when_not_finite: Callable[[], Any] = lambda: None) -> Any:
     return number
 
 
-def _rates(optimizer: keras.optimizers.Optimizer, batch: int) -> float | list[float] | None:
-    """The rate of `batch`; of each optimiser inside a `MultiOptimizer`."""
-    inner = getattr(optimizer, "optimizers", None)
-    return plain([learning_rate(one, batch) for one in inner] if inner else learning_rate(optimizer, batch))
+def rates_at(optimizer: keras.optimizers.Optimizer, batch: int) -> float | list[float] | None:
+    """The rate of `batch`; of each optimiser inside a `MultiOptimizer`. None where it is not finite."""
+    several = hasattr(unwrapped(optimizer), "optimizers")
+    rates = [learning_rate(one, batch) for one in parts_of(optimizer)]
+    return plain(rates if several else rates[0])

@@ -3,18 +3,19 @@
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from callbacks.json_log import append_line, plain, start_lines
-from callbacks.plots import new_figure
+from callbacks.json_log import append_line, plain, rates_at, start_lines
+from callbacks.plots import new_figure, save_figure
 from callbacks.probe import Probe
 from callbacks.rates import batches_seen
 from callbacks.stateful import StatefulCallback
-from callbacks.symptoms import AT_ONCE, symptoms
+from callbacks.symptoms import AT_ONCE, Symptom, is_kernel, symptoms
+from callbacks.updates import build_optimizer, parts_of
+from callbacks.whole_file import writable_path
 
 MOST_EXAMPLES = 64
 TABLE = ("mean", "std", "zeros", "dead", "saturated", "correlation", "sparsity")
@@ -28,12 +29,14 @@ class Monitor(StatefulCallback):
     outputs (tanh, sigmoid), the mean absolute correlation between its units, and their sparsity (0 to 1). For every
     weight: norm, and norm, mean, deviation and percentiles of its gradient on the probe batch; for every kernel the
     update ratio, `|after - before| / |before|`, of a real step of the training. Output and gradients are those before
-    that step, the outputs as in inference, the gradients as in training.
+    that step, the outputs as in inference, the gradients as in training. Of a layer with several outputs the first one
+    counts.
 
     Correlation and sparsity look at 64 units of a layer at most, percentiles at some 30,000 values.
 
     Attributes:
-        history: One dict for each sample: "step" (batches before it), "epoch", "examples", and "layers".
+        history: One dict for each sample: "step" (batches before it), "epoch", "examples", "learning_rate" (of the
+            step; a list for a `MultiOptimizer`), and "layers".
         warnings: One dict for each thing said: "step", "kind", "layer", "text". Most things are said when they are
             found in two samples in a row, each once.
 
@@ -74,7 +77,7 @@ class Monitor(StatefulCallback):
         if not self.examples:
             raise ValueError("`x` has no examples.")
         self.every, self.layers = every, None if layers is None else list(layers)
-        self.path, self.overwrite = None if path is None else Path(path), overwrite
+        self.path, self.overwrite = None if path is None else writable_path(path), overwrite
         self._probe: Probe | None = None
         self._compiled: Any = None
 
@@ -89,9 +92,9 @@ class Monitor(StatefulCallback):
         model = self.model
         if self._probe is None or self._compiled is not model._compile_config:
             self._probe, self._compiled = Probe(model, self.batch, self.layers), model._compile_config
-        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        self._window = optimizer.gradient_accumulation_steps or 1
-        self._next = -(-batches_seen(optimizer) // self.every) * self.every
+        build_optimizer(model)
+        self._window = max(part.gradient_accumulation_steps or 1 for part in parts_of(model.optimizer))
+        self._next = -(-batches_seen(model.optimizer) // self.every) * self.every
         self._open: dict[str, Any] | None = None
         if self.path is not None:
             known = {record["step"] for record in self.history}
@@ -174,7 +177,7 @@ class Monitor(StatefulCallback):
         axes[3].set(xlabel="step", ylim=(-0.05, 1.05))
         axes[0].legend(fontsize=6, ncols=max(1, len(layers) // 12), loc="center left", bbox_to_anchor=(1.0, 0.5))
         if path is not None:
-            figure.savefig(path, dpi=120)
+            save_figure(figure, path)
         return figure
 
     def _sample(self, step: int) -> dict[str, Any]:
@@ -182,7 +185,11 @@ class Monitor(StatefulCallback):
         probe = self._require_probe()
         outputs, gradients = probe.measure(self.model)
         layers: dict[str, Any] = {
-            name: {"activation": {"function": probe.functions[name], **numbers}, "weights": {}}
+            name: {
+                "head": name in probe.heads,
+                "activation": {"function": probe.functions[name], **numbers},
+                "weights": {},
+            }
             for name, numbers in outputs.items()
         }
         for layer, name, weight in probe.weights:
@@ -191,31 +198,40 @@ class Monitor(StatefulCallback):
             if gradients:
                 entry["gradient"] = gradients[layer, name]
             layers[layer]["weights"][name] = entry
-        record = {"step": step, "epoch": self._epoch, "examples": self.examples, "layers": layers}
-        return dict(_short(plain(record)))
+        rate = rates_at(self.model.optimizer, step)
+        record = {"step": step, "epoch": self._epoch, "examples": self.examples, "learning_rate": rate}
+        return dict(_short(plain({**record, "layers": layers})))
 
     def _kernels(self) -> list[tuple[tuple[str, str], np.ndarray]]:
-        """Copies of the weights with two axes or more."""
+        """Copies of the matrices and filters."""
         self.model  # noqa: B018  (on JAX this brings the weights up to date)
-        found = [
-            (layer, name, weight) for layer, name, weight in self._require_probe().weights if len(weight.shape) > 1
+        return [
+            ((layer, name), np.array(keras.ops.convert_to_numpy(weight)))
+            for layer, name, weight in self._require_probe().weights
+            if is_kernel(name, weight.shape)
         ]
-        return [((layer, name), np.array(keras.ops.convert_to_numpy(weight))) for layer, name, weight in found]
 
     def _close(self) -> None:
         """The open record is whole: keep it, write it, say what is new in it."""
         record, self._open = self._open, None
-        before = {symptom[:2] for symptom in symptoms(self.history[-1])} if self.history else set()
+        before = {symptom[:2] for symptom in self._symptoms()}
         self.history.append(dict(record or {}))
         if self.path is not None:
             append_line(self.path, self.history[-1])
         said = {(one["kind"], one["layer"]) for one in self.warnings}
-        for symptom in symptoms(self.history[-1]):
+        for symptom in self._symptoms():
             if symptom[:2] in said or (symptom[:2] not in before and symptom.kind not in AT_ONCE):
                 continue
             said.add(symptom[:2])
             self.warnings.append({"step": self.history[-1]["step"], **symptom._asdict()})
             warnings.warn(f"Step {self.history[-1]['step']}. {symptom.text}", stacklevel=2)
+
+    def _symptoms(self) -> list[Symptom]:
+        """Those of the last sample."""
+        if not self.history:
+            return []
+        highest = [np.max(record["learning_rate"] or 0.0) for record in self.history]
+        return symptoms(self.history[-1], float(highest[-1] / max(highest)) if max(highest) > 0 else 1.0)
 
     def _last(self) -> dict[str, Any]:
         if not self.history:

@@ -100,27 +100,36 @@ class Probe:
             )
         self.batch = batch
         found = list(_outputs(model))
-        names = [name for name, _, _, _ in found]
+        names = [name for name, *_ in found]
         if unknown := sorted(set(layers or ()) - set(names)):
             raise ValueError(f"`layers` has names of no layer: {unknown}. There are: {names}.")
         found = [one for one in found if layers is None or one[0] in layers]
-        self.functions = {name: function for name, _, function, _ in found}
+        self.functions = {name: function for name, _, function, *_ in found}
+        self.heads = {name for name, *_, head in found if head}
         inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-        self.model = keras.Model(inputs, [vector for _, _, _, vector in found])
+        self.model = keras.Model(inputs, [vector for _, _, _, vector, _ in found])
+        self._layers = [(name, layer) for name, layer, *_ in found]
+        self._watch(model)
+
+    def _watch(self, model: keras.Model) -> None:
+        """Look at the weights that are trainable now: callbacks may freeze and release layers."""
+        self._trainable = [id(weight) for weight in model.trainable_variables]
         # Under mixed_float16 small gradients would be lost without the scale.
         scaled = hasattr(model.optimizer, "inner_optimizer")
         self.recorder = Recorder(loss_scale_factor=1024.0 if scaled else None)
         self.weights: list[tuple[str, str, keras.Variable]] = []  # layer, its weight's name, weight
-        trainable = {id(weight) for weight in model.trainable_variables}
-        for name, layer, _, _ in found:
+        left = set(self._trainable)
+        for name, layer in self._layers:
             for weight in getattr(layer, "trainable_variables", ()):
-                if id(weight) in trainable:
-                    trainable.discard(id(weight))
+                if id(weight) in left:
+                    left.discard(id(weight))
                     self.weights.append((name, weight.path.split(f"{layer.name}/", 1)[-1], weight))
 
     def measure(self, model: keras.Model) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
         """(statistics of every layer's output, statistics of every weight's gradient)."""
         x, y, sample_weight = self.batch
+        if self._trainable != [id(weight) for weight in model.trainable_variables]:
+            self._watch(model)
         with borrowed(model, self.recorder), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Gradients do not exist")  # the monitor says it by itself
             vectors = self.model.predict_on_batch(x)
@@ -140,9 +149,13 @@ class Probe:
         return outputs, gradients
 
 
-def _outputs(model: keras.Model) -> Iterator[tuple[str, Any, str, Any]]:
-    """(name, layer, activation function, statistics) of the layers from input to output, also inside nested models."""
+def _outputs(model: keras.Model) -> Iterator[tuple[str, Any, str, Any, bool]]:
+    """(name, layer, activation function, statistics, whether it is an output of the model) from input to output.
+
+    The layers of nested models are among them; of a layer with several outputs the first one counts.
+    """
     calls: dict[str, int] = {}
+    ends = {id(_node_of(tensor)) for tensor in model.outputs}
     for node in _nodes(model.outputs):
         layer = node.operation
         calls[layer.name] = calls.get(layer.name, 0) + 1
@@ -151,8 +164,8 @@ def _outputs(model: keras.Model) -> Iterator[tuple[str, Any, str, Any]]:
             inner = list(_outputs(layer))
             if inner:
                 vectors = keras.Model(layer.inputs, [one[3] for one in inner])(list(node.input_tensors))
-                for (part, *rest), vector in zip(inner, keras.tree.flatten(vectors), strict=True):
-                    yield f"{name}/{part}", rest[0], rest[1], vector
+                for (part, deep, function, _, end), vector in zip(inner, keras.tree.flatten(vectors), strict=True):
+                    yield f"{name}/{part}", deep, function, vector, end and id(node) in ends
             continue
         function = _function_of(layer)
         if function != "linear" or getattr(layer, "weights", None):
@@ -160,8 +173,8 @@ def _outputs(model: keras.Model) -> Iterator[tuple[str, Any, str, Any]]:
             output = node.output_tensors[0]
             channels_first = order == "channels_first" and len(output.shape) > 2
             known = len(output.shape) > 1 and output.shape[1 if channels_first else -1] is not None
-            if known and len(node.output_tensors) == 1 and "float" in output.dtype:
-                yield name, layer, function, Statistics(function, channels_first)(output)
+            if known and "float" in output.dtype:
+                yield name, layer, function, Statistics(function, channels_first)(output), id(node) in ends
 
 
 def _nodes(outputs: list[Any]) -> list[Any]:
@@ -171,8 +184,7 @@ def _nodes(outputs: list[Any]) -> list[Any]:
     waiting = [(tensor, False) for tensor in reversed(outputs)]
     while waiting:
         tensor, ready = waiting.pop()
-        history = tensor._keras_history
-        node = history.operation._inbound_nodes[history.node_index]
+        node = _node_of(tensor)
         if ready:
             ordered.append(node)
         elif id(node) not in seen and not node.is_input:
@@ -180,6 +192,11 @@ def _nodes(outputs: list[Any]) -> list[Any]:
             waiting.append((tensor, True))
             waiting.extend((inner, False) for inner in reversed(node.input_tensors))
     return ordered
+
+
+def _node_of(tensor: Any) -> Any:
+    """The call of a layer that made a tensor."""
+    return tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]
 
 
 def _function_of(layer: Any) -> str:

@@ -1,8 +1,10 @@
 """From the statistics of a `Monitor` to words: what is wrong with which layer, and what helps."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from callbacks.groups import NO_DECAY
 
 # "As much as 40 % of your network can be dead if the rate is too high": https://cs231n.github.io/neural-networks-1/
 DEAD_SHARE = 0.4
@@ -31,18 +33,34 @@ class Symptom(NamedTuple):
     text: str
 
 
-def symptoms(record: Mapping[str, Any]) -> list[Symptom]:
-    """All that one sample of a `Monitor` shows."""
+def is_kernel(name: str, shape: Sequence[int]) -> bool:
+    """Whether a weight is a matrix or filter: scales and biases, which begin at one or zero, can have two axes too."""
+    return len(shape) > 1 and not NO_DECAY.matches(name)
+
+
+def symptoms(record: Mapping[str, Any], rate_share: float = 1.0) -> list[Symptom]:
+    """All that one sample of a `Monitor` shows.
+
+    Args:
+        record: The sample.
+        rate_share: Its learning rate as a share of the training's highest: small updates at the end of a decay, or at
+            the beginning of a warm-up, are meant to be so.
+    """
     found: list[Symptom] = []
-    for layer, numbers in record["layers"].items():
-        if numbers["activation"] is not None:
-            found += _of_activation(layer, numbers["activation"], record["examples"])
+    layers = record["layers"]
+    largest = max(
+        (one.get("update_ratio") or 0.0 for numbers in layers.values() for one in numbers["weights"].values()),
+        default=0.0,
+    )
+    for layer, numbers in layers.items():
+        found += _of_activation(layer, numbers["activation"], record["examples"], bool(numbers.get("head")))
         for name, weight in numbers["weights"].items():
-            found += _of_weight(layer, name, weight)
-    return [*found, *_across_layers(record["layers"])]
+            found += _of_gradient(layer, name, weight)
+            found += _of_update(layer, name, weight, LOWEST_UPDATE * rate_share, largest)
+    return [*found, *_across_layers(layers)]
 
 
-def _of_activation(layer: str, numbers: Mapping[str, Any], examples: int) -> Iterator[Symptom]:
+def _of_activation(layer: str, numbers: Mapping[str, Any], examples: int, head: bool) -> Iterator[Symptom]:
     if numbers["mean"] is None or numbers["std"] is None:
         yield Symptom(
             "not finite",
@@ -57,14 +75,14 @@ def _of_activation(layer: str, numbers: Mapping[str, Any], examples: int) -> Ite
             f"{layer}: {numbers['dead']:.0%} of its units are dead (zero for all {examples} probe examples). "
             "Lower the rate, or use a leaky activation.",
         )
-    elif numbers["std"] < COLLAPSED_STD:
+    elif numbers["std"] < COLLAPSED_STD and numbers["function"] != "softmax":  # small anyway with very many classes
         yield Symptom(
             "collapsed",
             layer,
             f"{layer}: its output is nearly constant (standard deviation {numbers['std']:.1e}). "
             "Draw larger initial weights, or normalise.",
         )
-    if (numbers["saturated"] or 0.0) >= SATURATED_SHARE:
+    if (numbers["saturated"] or 0.0) >= SATURATED_SHARE and not head:  # an output that is sure of itself is no fault
         yield Symptom(
             "saturated",
             layer,
@@ -73,7 +91,7 @@ def _of_activation(layer: str, numbers: Mapping[str, Any], examples: int) -> Ite
         )
 
 
-def _of_weight(layer: str, name: str, weight: Mapping[str, Any]) -> Iterator[Symptom]:
+def _of_gradient(layer: str, name: str, weight: Mapping[str, Any]) -> Iterator[Symptom]:
     if "gradient" in weight:
         gradient = weight["gradient"]
         if gradient is None:
@@ -86,13 +104,17 @@ def _of_weight(layer: str, name: str, weight: Mapping[str, Any]) -> Iterator[Sym
                 layer,
                 f"{layer}: its {name} or the gradient of it is not finite. Lower the rate, or clip the gradient.",
             )
-        elif len(weight["shape"]) > 1 and gradient["norm"] > EXPLODING_GRADIENT * weight["norm"] > 0:
+        elif is_kernel(name, weight["shape"]) and gradient["norm"] > EXPLODING_GRADIENT * weight["norm"] > 0:
             yield Symptom(
                 "exploding",
                 layer,
                 f"{layer}: the gradient of its {name} is {gradient['norm'] / weight['norm']:.0e} times as large as the "
                 "weights. Clip the gradient, normalise, or scale the loss or the inputs down.",
             )
+
+
+def _of_update(layer: str, name: str, weight: Mapping[str, Any], lowest: float, largest: float) -> Iterator[Symptom]:
+    """`largest` is the largest update ratio of all layers."""
     ratio = weight.get("update_ratio")
     no_gradient = "gradient" in weight and not (weight["gradient"] or {}).get("norm")  # then the rate is not to blame
     if ratio is not None and ratio > HIGHEST_UPDATE:
@@ -101,11 +123,16 @@ def _of_weight(layer: str, name: str, weight: Mapping[str, Any]) -> Iterator[Sym
             layer,
             f"{layer}: a step moves its {name} by {ratio:.0%} of its size; about 0.1 % is usual. Lower the rate.",
         )
-    elif ratio is not None and ratio < LOWEST_UPDATE and not no_gradient:
+    elif ratio is not None and ratio < lowest and not no_gradient:
+        advice = (
+            "Raise the rate."
+            if largest < LOWEST_UPDATE
+            else f"As others move by up to {largest:.0e}, look at its gradient, or its own rate."
+        )
         yield Symptom(
             "small updates",
             layer,
-            f"{layer}: a step moves its {name} by {ratio:.0e} of its size; about 1e-03 is usual. Raise the rate.",
+            f"{layer}: a step moves its {name} by {ratio:.0e} of its size; about 1e-03 is usual. {advice}",
         )
 
 
@@ -114,17 +141,24 @@ def _across_layers(layers: Mapping[str, Any]) -> Iterator[Symptom]:
     sizes = [
         (layer, weight["gradient"]["norm"] / math.sqrt(math.prod(weight["shape"])))
         for layer, numbers in layers.items()
-        for weight in numbers["weights"].values()
-        if len(weight["shape"]) > 1 and weight.get("gradient") and weight["gradient"]["norm"] is not None
+        for name, weight in numbers["weights"].items()
+        if is_kernel(name, weight["shape"]) and weight.get("gradient") and weight["gradient"]["norm"] is not None
     ]
     if len(sizes) < 2:
         return
     (first, low), (last, high) = sizes[0], sizes[-1]
-    if low <= VANISHING_RATIO * high:
+    if high == 0.0 == low:
         yield Symptom(
             "vanishing",
             first,
-            f"{first}: its weights get {low / high if high else 0:.0e} of the gradient that those of {last} get. "
+            f"{first}: neither its weights nor those of {last} get any gradient. Look for dead or saturated layers, or "
+            "for a loss that does not depend on the output.",
+        )
+    elif low <= VANISHING_RATIO * high:
+        yield Symptom(
+            "vanishing",
+            first,
+            f"{first}: its weights get {low / high:.0e} of the gradient that those of {last} get. "
             "Use residual connections, normalisation, or an activation that does not saturate.",
         )
     elif low > EXPLODING_RATIO * high > 0:

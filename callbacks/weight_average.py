@@ -5,7 +5,6 @@ import os
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,6 +14,8 @@ from callbacks.batch_statistics import check_batches, estimate, moving_statistic
 from callbacks.rates import batches_seen
 from callbacks.snapshots import copy_weights, write_snapshot
 from callbacks.stateful import StatefulCallback
+from callbacks.updates import parts_of, refuse_optimizer_average, updates_done
+from callbacks.whole_file import writable_path
 
 NOT_RUNNING = object()
 PIECE = 1 << 15  # numbers averaged at once: they stay in the processor's cache
@@ -75,7 +76,7 @@ class WeightAverage(StatefulCallback):
         self.decay, self.warmup, self.start_epoch, self.every = decay, warmup, start_epoch, every
         self.batch_norm, self.batches, self.batch_size = batch_norm, batches, batch_size
         self.validation_data, self.finish = validation_data, finish
-        self.path = Path(path) if path is not None else None
+        self.path = writable_path(path) if path is not None else None
         self._fit: Any = NOT_RUNNING
         super().__init__()
         _ALL.add(self)
@@ -116,12 +117,17 @@ class WeightAverage(StatefulCallback):
         self._last = updates_done(model.optimizer)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Begin an EMA with the weights before its first epoch."""
+        """Begin an EMA with the weights before its first epoch; refuse a second average that would overwrite this."""
+        if sum(one.finish == "average" for one in _running(self.model)) > 1:
+            raise ValueError(
+                "Several WeightAverage would overwrite each other's weights at the end of `fit`. "
+                "Give all but one `finish='raw'`."
+            )
         optimizer = self.model.optimizer
         if self.decay is not None and self.average is None and epoch >= self.start_epoch:
             self._begin()
             self._last = updates_done(optimizer)
-        parts = _parts(optimizer)
+        parts = parts_of(optimizer)
         self._batches_before = max(batches_seen(part) for part in parts)
         self._accumulated = min(part.gradient_accumulation_steps or 1 for part in parts)
 
@@ -165,8 +171,9 @@ class WeightAverage(StatefulCallback):
         """The work of `on_train_end`, done once."""
         if self._fit is NOT_RUNNING:
             return
+        for one in _running(self.model):  # while the model holds the raw weights, also for the others in this `fit`
+            one._final = one._final or (copy_weights(self.model), one.averaged_weights)
         averages = self.averaged_weights
-        self._final = (copy_weights(self.model), averages)
         self._fit = NOT_RUNNING
         if averages is None:
             warnings.warn(
@@ -247,7 +254,7 @@ class WeightAverage(StatefulCallback):
             weights.update(zip(map(id, moving_statistics(model)), self._statistics[1], strict=True))
         return list(weights.values())
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self) -> dict[str, Any]:
         data = self.validation_data
         x, y, sample_weight = (
             keras.utils.unpack_x_y_sample_weight(data) if isinstance(data, tuple) else (data,) + (None,) * 2
@@ -256,38 +263,21 @@ class WeightAverage(StatefulCallback):
             found = self.model.evaluate(
                 x, y, sample_weight=sample_weight, batch_size=self.batch_size, verbose=0, return_dict=True
             )
-        return {f"average_val_{name}": float(value) for name, value in found.items()}
+        return {f"average_val_{name}": value for name, value in found.items()}
 
 
 _ALL: "weakref.WeakSet[WeightAverage]" = weakref.WeakSet()
 
 
 def running_average(model: keras.Model) -> WeightAverage | None:
-    """The WeightAverage in the running `fit` of `model`."""
+    """The WeightAverage in the running `fit` of `model`; of several the one that puts its average in at the end."""
+    return next(iter(sorted(_running(model), key=lambda one: one.finish)), None)
+
+
+def _running(model: keras.Model) -> list[WeightAverage]:
     if getattr(model, "history", None) is None:
-        return None
-    return next((average for average in _ALL if average.is_running(model)), None)
-
-
-def updates_done(optimizer: keras.optimizers.Optimizer) -> int:
-    """How often the optimiser has changed the weights: under gradient accumulation fewer times than batches."""
-    return max(int(keras.ops.convert_to_numpy(part.iterations)) for part in _parts(optimizer))
-
-
-def refuse_optimizer_average(model: keras.Model, name: str) -> None:
-    """Raise a ValueError when the optimiser averages too: `fit` puts that average in before the callbacks' end."""
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None and any(part.use_ema for part in _parts(optimizer)):
-        raise ValueError(
-            f"{name} does not go together with the optimiser's `use_ema=True`, which overwrites the weights at the "
-            "end of `fit`. Use `use_ema=False` and the callback WeightAverage."
-        )
-
-
-def _parts(optimizer: keras.optimizers.Optimizer) -> list[Any]:
-    """The optimisers inside Keras' wrappers for float16 and for groups of weights."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return list(getattr(inner, "optimizers", None) or [inner])
+        return []
+    return [average for average in _ALL if average.is_running(model)]
 
 
 def _copies(arrays: list[np.ndarray] | None) -> list[np.ndarray] | None:

@@ -156,6 +156,19 @@ def test_callbacks_see_one_training(kind) -> None:
     assert len(history.history["val_loss"]) == 5
 
 
+def test_steps_are_those_of_the_part_that_is_not_for_validation() -> None:
+    watch = Watch()
+    GROWING.fit(build(), (X, Y), 3, callbacks=[watch], validation_split=0.25, verbose=0)
+    assert watch.events[1:-1] == [(0, 5, 3), (1, 5, 3), (2, 3, 3)]  # of 18 examples
+
+
+def test_end_of_the_training_gets_the_logs_of_its_last_epoch() -> None:
+    end = []
+    watch = keras.callbacks.LambdaCallback(on_train_end=lambda logs: end.append(logs["loss"]))
+    history = GROWING.fit(build(), (X, Y), 5, callbacks=[watch], verbose=0).history
+    assert end == history["loss"][-1:]
+
+
 def test_training_begins_in_the_middle_of_a_phase() -> None:
     watch = Watch()
     history = GROWING.fit(build(), (X, Y), 4, callbacks=watch, initial_epoch=1, verbose=0)
@@ -279,8 +292,17 @@ def test_fit_refuses_what_cannot_grow(arguments, message) -> None:
 def test_fit_refuses_averaged_weights_and_models_that_are_not_compiled() -> None:
     with pytest.raises(ValueError, match="use_ema"):
         GROWING.fit(build(optimizer=keras.optimizers.SGD(0.1, use_ema=True)), (X, Y), 5)
+    part = keras.optimizers.SGD(0.1, use_ema=True)
+    with pytest.raises(ValueError, match="use_ema"):
+        GROWING.fit(build(optimizer=keras.optimizers.MultiOptimizer(lambda variable: part)), (X, Y), 5)
     with pytest.raises(ValueError, match="not compiled"):
         GROWING.fit(keras.Sequential([keras.Input((3,))]), (X, Y), 5)
+
+
+@pytest.mark.parametrize("data", [X, {"a": X}, [X, Y]], ids=["array", "dict", "list"])
+def test_data_that_keras_would_divide_by_its_own_size_are_refused(data) -> None:
+    with pytest.raises(ValueError, match="must return a data set, or a tuple of arrays"):
+        GROWING.fit(build(), lambda size: data, 5)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from callbacks import Checkpoint, EarlyStopping, OneCycleSchedule
+from callbacks import Checkpoint, EarlyStopping, JsonLog, Monitor, OneCycleSchedule, WeightAverage
 from callbacks.objective import Objective
 from callbacks.snapshots import read_snapshot, write_snapshot
 
@@ -374,8 +374,17 @@ def test_checkpoint_without_the_state_of_a_callback_is_refused(tmp_path) -> None
 
 def test_path_that_cannot_be_written_is_refused_before_the_training(tmp_path) -> None:
     stopping = EarlyStopping()
-    for make in (lambda path: EarlyStopping(path=path), Checkpoint):
-        with pytest.raises(FileNotFoundError, match=r"best\.npz cannot be written: the folder .*nowhere does not exist"):
+    makes = (
+        lambda path: EarlyStopping(path=path),
+        lambda path: WeightAverage(path=path),
+        lambda path: Monitor(np.ones((1, 1)), path=path),
+        Checkpoint,
+        JsonLog,
+    )
+    for make in makes:
+        with pytest.raises(
+            FileNotFoundError, match=r"best\.npz cannot be written: the folder .*nowhere does not exist"
+        ):
             make(tmp_path / "nowhere" / "best.npz")
         with pytest.raises(ValueError, match=r"is a folder\. Give the path of a file"):
             make(tmp_path)

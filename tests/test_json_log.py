@@ -149,6 +149,14 @@ def test_damaged_log_is_refused_with_the_line(tmp_path) -> None:
         train(build(), JsonLog(path), 3, first=2)
 
 
+def test_file_of_another_kind_is_refused_and_left_alone(tmp_path) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"name": 1}\n')
+    with pytest.raises(ValueError, match="another kind of file: a line has no 'epoch'"):
+        train(build(), JsonLog(path), 3, first=2)
+    assert path.read_text() == '{"name": 1}\n'
+
+
 def test_refuses_wrong_arguments(tmp_path) -> None:
     with pytest.raises(ValueError, match="at least 1 batch"):
         JsonLog(tmp_path / "log.jsonl", every=0)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from callbacks.filters import first_layer_filters, plot_filters
+from callbacks.freeze import Freeze
 from callbacks.monitor import Monitor
+from callbacks.optimizers import SGD
 from callbacks.symptoms import symptoms
 
 generator = np.random.default_rng(0)
@@ -151,6 +153,44 @@ def test_update_ratio_is_that_of_one_real_step(execution, accumulation) -> None:
     assert weight["gradient"]["norm"] == pytest.approx(14.0)
 
 
+def test_update_ratio_waits_for_the_update_where_an_execution_reaches_beyond_the_epoch() -> None:
+    """5 batches, 4 in an execution: hooks end at batch 3 and, so says Keras, 7; the 6th batch is in the next epoch."""
+    model = one_layer([[4.0]])
+    optimizer = keras.optimizers.SGD(0.25, gradient_accumulation_steps=6)
+    model.compile(optimizer, lambda y, prediction: 2.0 * (prediction - y), steps_per_execution=4)
+    ones = np.ones((5, 1), "float32")
+    monitor = Monitor(ones, ones, every=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(ones, ones, batch_size=1, epochs=2, verbose=0, callbacks=[monitor])
+    weight = monitor.history[0]["layers"]["dense"]["weights"]["kernel"]
+    assert weight["update_ratio"] == pytest.approx(0.125, rel=1e-5)
+
+
+def test_percentiles_of_many_values_see_every_channel() -> None:
+    """64 * 32 * 32 positions of two channels are four times as many values as are looked at."""
+    model = keras.Sequential([keras.Input((32, 32, 1)), layers.Conv2D(2, 1, use_bias=False, name="two")])
+    model.set_weights([np.array([0.0, 1.0]).reshape(1, 1, 1, 2)])
+    model.compile("sgd", "mse")
+    assert sample(model, np.ones((64, 32, 32, 1), "float32"))["two"]["activation"]["percentiles"][::4] == [0.0, 1.0]
+
+
+def test_units_of_a_layer_with_channels_first_are_its_second_axis() -> None:
+    class Scaled(layers.Layer):
+        data_format = "channels_first"
+
+        def build(self, shape) -> None:
+            self.scale = self.add_weight(shape=(shape[1], 1), name="scale")
+
+        def call(self, x):
+            return x * self.scale
+
+    model = keras.Sequential([keras.Input((4, 3)), Scaled(name="scaled")])
+    model.set_weights([np.array([[0.0], [1.0], [2.0], [3.0]])])
+    model.compile("sgd", "mse")
+    assert sample(model, np.ones((2, 4, 3), "float32"))["scaled"]["activation"]["dead"] == 0.25
+
+
 def test_only_the_first_64_examples_count() -> None:
     x = np.concatenate([np.ones((64, 1)), np.full((36, 1), 50.0)]).astype("float32")
     monitor = Monitor({"a": x}, {"b": x})
@@ -255,6 +295,7 @@ def test_several_heads_nested_models_and_activations_of_every_kind() -> None:
     assert {name: list(numbers["weights"]) for name, numbers in found.items() if numbers["weights"]} == {
         name: ["kernel", "bias"] for name in ("first", "inner/deep", "shared", "a", "b")
     }
+    assert [name for name, numbers in found.items() if numbers["head"]] == ["a", "b"]
     norms = [weight["gradient"]["norm"] for numbers in found.values() for weight in numbers["weights"].values()]
     assert min(norms) > 0
 
@@ -278,6 +319,59 @@ def test_frozen_layers_have_no_gradient_and_embeddings_have_one() -> None:
     assert found["words"]["weights"]["embeddings"]["update_ratio"] > 0
 
 
+def test_of_several_outputs_of_a_layer_the_first_counts() -> None:
+    inputs = keras.Input((4, 1))
+    sequence, state = layers.GRU(3, return_sequences=True, return_state=True, name="gru")(inputs)
+    outputs = layers.Dense(1)(layers.Concatenate()([layers.Flatten()(sequence), state]))
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse")
+    hidden = keras.ops.convert_to_numpy(keras.Model(inputs, sequence)(X[..., None]))
+    found = sample(model, X[..., None], Y.astype("float32")[:, None])["gru"]
+    assert found["activation"]["mean"] == pytest.approx(hidden.mean(), rel=1e-4)
+    assert list(found["weights"]) == ["gru_cell/kernel", "gru_cell/recurrent_kernel", "gru_cell/bias"]
+
+
+@pytest.mark.parametrize("first", ["freeze", "monitor"])
+def test_layers_frozen_for_an_epoch_are_left_out_and_come_back(first) -> None:
+    def run(*watching) -> list[np.ndarray]:
+        model = build(optimizer=SGD(0.1, momentum=0.9))
+        freeze = Freeze("hidden", first_epoch=1, until=2)
+        train(model, *([freeze, *watching] if first == "freeze" else [*watching, freeze]), epochs=3)
+        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
+
+    monitor = Monitor(X, Y, every=6)
+    for one, other in zip(run(), run(monitor), strict=True):
+        np.testing.assert_array_equal(one, other)
+    watched = [list(one["layers"]["hidden"]["weights"]) for one in monitor.history]
+    assert watched == [["kernel", "bias"], [], ["kernel", "bias"]]
+    assert all(one["layers"]["logits"]["weights"]["kernel"]["update_ratio"] > 0 for one in monitor.history)
+
+
+def test_updates_of_optimisers_in_groups_come_after_as_many_batches_as_they_accumulate() -> None:
+    model, part = one_layer([[4.0]]), keras.optimizers.SGD(0.25, gradient_accumulation_steps=2)
+    optimizer = keras.optimizers.MultiOptimizer(lambda variable: part)
+    model.compile(optimizer, lambda y, prediction: 2.0 * (prediction - y))
+    ones = np.ones((12, 1), "float32")
+    monitor = Monitor(ones, ones, every=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(ones, ones, batch_size=2, verbose=0, callbacks=[monitor])
+    weight = monitor.history[0]["layers"]["dense"]["weights"]["kernel"]
+    assert weight["update_ratio"] == pytest.approx(0.125, rel=1e-5)
+
+
+def test_network_can_be_saved_and_cloned_after_watching(tmp_path) -> None:
+    """The statistics are layers beside the network, also behind a nested one."""
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu", name="deep")], name="inner")
+    model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(1)])
+    model.compile("sgd", "mse")
+    sample(model, X, Y.astype("float32")[:, None])
+    model.save(tmp_path / "model.keras")
+    for other in (keras.models.load_model(tmp_path / "model.keras"), keras.models.clone_model(model)):
+        assert [layer.name for layer in other._flatten_layers()] == [layer.name for layer in model._flatten_layers()]
+    assert tuple(inner.get_layer("deep").output.shape) == (None, 3)
+
+
 def test_works_in_bfloat16() -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -289,6 +383,26 @@ def test_works_in_bfloat16() -> None:
     numbers = monitor.history[-1]["layers"]["hidden"]
     assert numbers["activation"]["std"] > 0
     assert numbers["weights"]["kernel"]["update_ratio"] > 0
+
+
+def test_small_gradients_are_not_lost_in_float16() -> None:
+    """1e-8 times the input: below the smallest number of float16."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = one_layer([[4.0]])
+        model.compile("sgd", lambda y, prediction: 1e-8 * (prediction - y))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    ones = np.ones((4, 1), "float32")
+    weight = sample(model, ones, ones)["dense"]["weights"]["kernel"]
+    assert weight["gradient"]["norm"] == pytest.approx(1e-8, rel=0.02)
+
+
+def test_monitor_can_watch_another_model_afterwards() -> None:
+    monitor = Monitor(X, Y, every=6)
+    train(build(), monitor)
+    train(one_layer(np.ones((4, 1)), rate=1e-4), monitor, epochs=1)
+    assert [list(one["layers"]) for one in monitor.history] == [["dense"]]
 
 
 def test_chosen_layers_only() -> None:
@@ -343,6 +457,7 @@ def record(**layers_of) -> dict:
         ({"hidden__activation__dead": 0.61}, "dead", "hidden: 61% of its units are dead .zero for all 64"),
         ({"hidden__activation__std": 2e-4}, None, None),
         ({"hidden__activation__std": 5e-5}, "collapsed", "nearly constant .standard deviation 5.0e-05"),
+        ({"hidden__activation__std": 5e-5, "hidden__activation__function": "softmax"}, None, None),
         ({"hidden__activation__saturated": 0.49}, None, None),
         ({"hidden__activation__saturated": 0.75}, "saturated", "75% of its relu outputs are saturated"),
         ({"hidden__activation__mean": None}, "not finite", "hidden: its output is not finite"),
@@ -352,7 +467,7 @@ def record(**layers_of) -> dict:
         ({"hidden__weights__kernel__update_ratio": 0.09}, None, None),
         ({"hidden__weights__kernel__update_ratio": 0.2}, "large updates", "moves its kernel by 20% .* Lower the rate"),
         ({"hidden__weights__kernel__update_ratio": 2e-6}, None, None),
-        ({"hidden__weights__kernel__update_ratio": 5e-7}, "small updates", "by 5e-07 .* Raise the rate"),
+        ({"hidden__weights__kernel__update_ratio": 5e-7}, "small updates", "by 5e-07 .* As others move by up to 1e-03"),
         ({"hidden__weights__kernel__update_ratio": None}, None, None),
         ({"hidden__weights__kernel__gradient__norm": 2e-5}, None, None),
         (
@@ -380,6 +495,48 @@ def test_words_and_their_thresholds(change, kind, words) -> None:
     if kind:
         with pytest.raises(UserWarning, match=words):
             raise UserWarning(found[0].text)
+
+
+def test_rate_is_blamed_for_small_updates_only_where_all_are_small() -> None:
+    small = {"hidden__weights__kernel__update_ratio": 5e-7, "last__weights__kernel__update_ratio": 4e-7}
+    assert [symptom.text.split(". ")[1] for symptom in symptoms(record(**small))] == ["Raise the rate."] * 2
+
+
+def test_output_of_the_model_may_be_saturated() -> None:
+    assert symptoms(record(hidden__activation__saturated=0.9, hidden__head=True)) == []
+
+
+def test_without_any_gradient_no_layer_is_said_to_have_one() -> None:
+    nothing = {f"{layer}__weights__kernel__gradient__norm": 0.0 for layer in ("hidden", "last")}
+    (symptom,) = symptoms(record(**nothing))
+    assert (symptom.kind, symptom.layer) == ("vanishing", "hidden")
+    assert "neither its weights nor those of last get any gradient" in symptom.text
+
+
+def test_biases_with_two_axes_are_no_kernels() -> None:
+    """That of a GRU begins at zero: its first steps are as large as itself."""
+    model = keras.Sequential([keras.Input((4, 1)), layers.GRU(3, name="gru"), layers.Dense(1)])
+    model.compile("adam", "mse")
+    weights = sample(model, X[..., None], Y.astype("float32")[:, None])["gru"]["weights"]
+    assert (weights["gru_cell/bias"]["shape"], weights["gru_cell/bias"]["update_ratio"]) == ([2, 9], None)
+    assert weights["gru_cell/recurrent_kernel"]["update_ratio"] > 0
+    bias = {"shape": [2, 9], "norm": 1e-9, "update_ratio": None, "gradient": {"norm": 1.0}}
+    assert symptoms(record(hidden__weights__bias=bias)) == []
+
+
+@pytest.mark.parametrize(("rates", "kinds"), [([0.002, 2e-7], []), ([2e-7, 2e-7], ["small updates"])])
+def test_small_updates_at_the_end_of_a_decay_are_in_order(rates, kinds) -> None:
+    """The gradient is 2 and the weight 4: the rate 0.002 moves it by 1e-3 of its size, 2e-7 by 1e-7."""
+    model = one_layer([[4.0]])
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([3], rates)
+    model.compile(keras.optimizers.SGD(schedule), lambda y, prediction: 2.0 * (prediction - y))
+    ones = np.ones((12, 1), "float32")
+    monitor = Monitor(X[:, :1], X[:, :1], every=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(ones, ones, batch_size=1, verbose=0, callbacks=[monitor])
+    assert [one["learning_rate"] for one in monitor.history] == [rates[0]] * 2 + [rates[1]] * 4
+    assert [one["kind"] for one in monitor.warnings] == kinds
 
 
 def test_layers_of_different_size_are_compared_by_the_gradient_of_a_single_weight() -> None:
@@ -483,5 +640,7 @@ def test_filters_of_the_first_convolution_are_scaled_one_by_one(tmp_path) -> Non
     picture = figure.axes[0].get_images()[0].get_array()
     np.testing.assert_allclose(picture[1:4, 9:12], filters[2], rtol=1e-5)  # the third of three in the first row
     assert (tmp_path / "filters.png").is_file()
+    nested = keras.Sequential([keras.Input((8, 8, 3)), model, layers.Conv2D(2, 3)])
+    np.testing.assert_array_equal(first_layer_filters(nested), filters)
     with pytest.raises(ValueError, match="no Conv2D"):
         first_layer_filters(build())

@@ -1,9 +1,12 @@
 """Averages worked out by hand on one weight that falls by 0.5 at every update, from 4."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
 
+from callbacks.batch_statistics import estimate
 from callbacks.checkpoint import Checkpoint
 from callbacks.early_stopping import EarlyStopping
 from callbacks.snapshots import read_snapshot
@@ -51,6 +54,14 @@ def test_ema_begins_with_the_weights_before_its_first_epoch() -> None:
     model = falling()
     fit(model, 2, 2, WeightAverage(decay=0.5, warmup=False, start_epoch=1))
     assert weight(model) == 2.375  # 3, 2.75, 2.375
+
+
+def test_every_number_of_a_large_weight_is_averaged() -> None:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(70_000, use_bias=False)])
+    model.set_weights([np.full((1, 70_000), 4.0)])
+    model.compile(keras.optimizers.SGD(0.5), lambda y_true, y_pred: keras.ops.sum(y_pred, axis=-1))
+    fit(model, 3, 1, WeightAverage(decay=0.5, warmup=False))
+    np.testing.assert_array_equal(model.get_weights()[0], np.full((1, 70_000), 2.9375))
 
 
 def test_swa_is_the_mean_of_the_epochs_ends() -> None:
@@ -109,6 +120,31 @@ def test_average_is_evaluated_after_every_epoch() -> None:
     history = fit(model, 1, 3, WeightAverage(0.5, False, validation_data=(ones, ones)), validation_data=(ones, ones))
     assert history.history["average_val_loss"] == [3.75, 3.375, 2.9375]
     assert history.history["val_loss"] == [3.5, 3.0, 2.5]
+
+
+def test_metric_of_several_numbers_is_evaluated_too() -> None:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2, "softmax")])
+    model.compile("sgd", "categorical_crossentropy", metrics=[keras.metrics.F1Score()])
+    x, y = np.ones((4, 1), "float32"), np.eye(2, dtype="float32")[[0, 1, 0, 0]]
+    history = model.fit(x, y, verbose=0, callbacks=[WeightAverage(validation_data=(x, y))]).history
+    assert np.shape(history["average_val_f1_score"]) == (1, 2)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_averages_of_one_fit_have_the_same_raw_weights(first) -> None:
+    model, ema, swa = falling(), WeightAverage(0.5, False), WeightAverage(None, finish="raw")
+    fit(model, 2, 2, *([ema, swa] if first == 0 else [swa, ema]))
+    # raw 4, 3.5, 3, 2.5, 2: the mean of 3 and 2; the EMA 4, 3.75, 3.375, 2.9375, 2.46875
+    assert [float(one.raw_weights[0][0, 0]) for one in (ema, swa)] == [2.0, 2.0]
+    assert [float(one.averaged_weights[0][0, 0]) for one in (ema, swa)] == [2.46875, 2.5]
+    assert weight(model) == 2.46875
+
+
+def test_two_averages_cannot_both_end_in_the_model() -> None:
+    model = falling()
+    with pytest.raises(ValueError, match="all but one `finish='raw'`"):
+        fit(model, 1, 1, WeightAverage(), WeightAverage(None))
+    assert weight(model) == 4.0
 
 
 def test_model_holds_the_raw_weights_at_the_end_if_asked() -> None:
@@ -271,6 +307,18 @@ def test_statistics_of_a_layer_used_twice_are_the_mean_over_both_uses() -> None:
     assert [float(one[0]) for one in statistics] == pytest.approx([6.0, 5.0])
 
 
+def test_random_numbers_drawn_for_the_statistics_are_given_back() -> None:
+    class Shuffled:
+        def __iter__(self):
+            yield data()[0][[random.randrange(24) for _ in range(8)]] + np.random.normal()
+
+    model = network()
+    before = random.getstate(), np.random.get_state()[1].copy()
+    estimate(model, Shuffled())
+    assert random.getstate() == before[0]
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+
+
 def test_frozen_statistics_are_not_estimated_anew() -> None:
     model = network()
     norm = model.layers[2]
@@ -302,6 +350,13 @@ def test_state_does_not_change_with_the_training() -> None:
     callback.set_state(state)
     fit(model, 1, 1, callback)
     assert (float(state["average"][0][0, 0]), state["count"]) == (3.75, 1)
+
+
+def test_state_taken_in_the_middle_of_a_training_stays_as_it_was() -> None:
+    callback, states = WeightAverage(0.5, False), []
+    take = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: states.append(callback.get_state()))
+    fit(falling(), 1, 3, callback, take)
+    assert [float(state["average"][0][0, 0]) for state in states] == [3.75, 3.375, 2.9375]
 
 
 def test_state_of_another_network_is_refused() -> None:
@@ -360,6 +415,12 @@ def test_forgotten_average_is_an_error_before_the_first_step() -> None:
         fit(model, 1, 1, EarlyStopping(table(0.5), "max", average=WeightAverage()))
 
 
+def test_forgotten_average_is_found_beside_others() -> None:
+    raw = [WeightAverage(None, finish="raw") for _ in range(8)]
+    with pytest.raises(ValueError, match="`average=`"):
+        fit(falling(), 1, 1, EarlyStopping(table(0.5), "max"), *raw[:4], WeightAverage(), *raw[4:])
+
+
 def test_average_of_an_aborted_fit_does_not_disturb_the_next() -> None:
     model, left_over = falling(), WeightAverage()
     with pytest.raises(IndexError):
@@ -371,6 +432,10 @@ def test_average_of_an_aborted_fit_does_not_disturb_the_next() -> None:
 @pytest.mark.parametrize("callback", [WeightAverage(), EarlyStopping("loss")])
 def test_optimisers_own_average_is_refused(callback) -> None:
     model = falling(use_ema=True)
+    with pytest.raises(ValueError, match="use_ema=True"):
+        fit(model, 1, 1, callback)
+    model, part = falling(), keras.optimizers.SGD(0.5, use_ema=True)
+    model.compile(keras.optimizers.MultiOptimizer(lambda variable: part), "mse")
     with pytest.raises(ValueError, match="use_ema=True"):
         fit(model, 1, 1, callback)
 
