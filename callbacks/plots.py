@@ -59,7 +59,7 @@ def plot_range_test(test: Any, path: os.PathLike[str] | str | None = None) -> An
     axes.plot(test.rates, test.losses, color="0.8", label="loss of the batch")
     axes.plot(test.rates, test.smoothed, color="tab:blue", label="smoothed")
     axes.set_xscale("log")
-    low, first = test.smoothed.min(), test.smoothed[0]
+    low, first = min(test.losses.min(), test.smoothed.min()), test.smoothed[0]
     axes.set_ylim(low - 0.1 * abs(first - low), first + 0.5 * abs(first - low) + 1e-6)
     for (name, rate), color in zip(test.suggestions.items(), ("tab:green", "tab:orange", "tab:purple"), strict=True):
         axes.axvline(rate, color=color, linestyle="--", label=f"{name}: {rate:.3g}")
