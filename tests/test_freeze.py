@@ -76,8 +76,9 @@ class Trace(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("compiled", [{}, {"steps_per_execution": 2}, {"jit_compile": True}])
-def test_released_layer_goes_on_from_its_momentum(compiled) -> None:
-    model = network(SGD(0.1, 0.9, weight_decay=0.2), **compiled)
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_released_layer_goes_on_from_its_momentum(compiled, dtype) -> None:
+    model = network(SGD(0.1, 0.9, weight_decay=0.2), dtype=dtype, **compiled)
     fit(model, Freeze("stem", first_epoch=1, until=3), epochs=5)
     np.testing.assert_allclose(weight(model, "stem"), by_hand([1, 0, 0, 1, 1], decay=0.2), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(weight(model, "body"), by_hand([1] * 5, decay=0.2), rtol=1e-6, atol=1e-6)

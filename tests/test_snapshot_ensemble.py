@@ -41,6 +41,16 @@ def test_a_snapshot_at_the_end_of_every_cycle() -> None:
     assert weights(ensemble) == [3.5, 2.0, 1.0]
 
 
+@pytest.mark.parametrize("at_once", [2, 3])
+def test_snapshots_where_several_steps_are_executed_at_once(at_once) -> None:
+    """Two steps an epoch: 3 at the end of the first one, 2 and 1 of the next ones."""
+    model, ensemble = falling(), SnapshotEnsemble([1, 2])
+    model.compile(keras.optimizers.SGD(0.5), lambda y_true, y_pred: y_pred[:, 0], steps_per_execution=at_once)
+    x = np.ones((2, 1), "float32")
+    model.fit(x, x, batch_size=1, epochs=3, verbose=0, callbacks=[ensemble])
+    assert weights(ensemble) == [3.0, 1.0]
+
+
 def test_prediction_is_the_mean_of_the_probabilities_not_of_the_outputs() -> None:
     model, ensemble = falling(), SnapshotEnsemble([1, 3, 2])
     fit(model, 6, ensemble)
