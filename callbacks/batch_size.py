@@ -258,6 +258,12 @@ def _check_fit(model: keras.Model, make_data: Any, steps_per_epoch: Any, callbac
         raise ValueError("`callbacks` must be a list of callbacks, not a CallbackList.")
     if "batch_size" in kwargs:
         raise ValueError("`batch_size` comes from the schedule: leave it out.")
+    for one in keras.tree.flatten(callbacks) if callbacks else []:
+        if getattr(one, "COUNTS_EPOCHS", False):
+            raise ValueError(
+                f"{type(one).__name__} takes all epochs for equally long, and larger batches are fewer. Give the "
+                "optimiser a schedule instead, its steps counted by `Steps(examples, batch_size=<this schedule>)`."
+            )
 
 
 def _as_list(rates: Sequence[float] | Callable[[int], float], epochs: int | None) -> list[float]:

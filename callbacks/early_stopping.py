@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from callbacks.interrupt import Interrupt
-from callbacks.objective import Monitor, Objective
+from callbacks.objective import Monitored, Objective
 from callbacks.snapshots import copy_weights, read_snapshot, write_snapshot
 from callbacks.stateful import StatefulCallback
 from callbacks.weight_average import WeightAverage, refuse_optimizer_average, running_average
@@ -50,7 +50,7 @@ class EarlyStopping(StatefulCallback):
 
     def __init__(
         self,
-        monitor: Monitor = "val_loss",
+        monitor: Monitored = "val_loss",
         mode: str | None = None,
         patience: int | None = None,
         min_delta: float = 0.0,

@@ -31,7 +31,11 @@ class RangeTest:
     @property
     def level(self) -> float:
         """The loss before anything happens: the mean of the first tenth of the steps, of at least 5."""
-        return float(np.mean(self.losses[: max(len(self.losses) // 10, 5)]))
+        return float(np.mean(self._first_losses))
+
+    @property
+    def _first_losses(self) -> np.ndarray:
+        return self.losses[: max(len(self.losses) // 10, 5)]
 
     @property
     def descent(self) -> tuple[int, int]:
@@ -74,8 +78,13 @@ class RangeTest:
     def doubts(self) -> list[str]:
         """In words, why the suggestions should not be trusted; empty where nothing speaks against them."""
         low, high = min(self.suggestions.values()), max(self.suggestions.values())
-        if self.descent[1] < len(self.rates) // 10 or self.smoothed.min() >= self.level:
-            return [f"The loss did not fall from its first level, {self.level:.3g}: begin lower, or look at the data."]
+        by_chance = 2 * float(np.std(self._first_losses))
+        if self.descent[1] < len(self.rates) // 10 or self.level - self.smoothed.min() <= by_chance:
+            if self.exploded:
+                return [
+                    f"The loss did not fall from its first level, {self.level:.3g}: begin lower, or look at the data."
+                ]
+            return [f"The loss did not fall up to the rate {self.rates[-1]:.3g}: sweep on to a higher one."]
         found = []
         if not self.exploded:
             found.append(f"The loss was still falling at the rate {self.rates[-1]:.3g}: sweep on to a higher one.")

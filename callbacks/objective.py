@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 Logs = Mapping[str, Any]
-Monitor = str | Sequence[str] | Callable[[Logs], float]
+Monitored = str | Sequence[str] | Callable[[Logs], float]
 
 # The last word of a name that stands here decides: "val_accuracy_head_loss" is a loss.
 _LOWER = (
@@ -43,7 +43,7 @@ class Objective:
     (True, False)
     """
 
-    def __init__(self, monitor: Monitor, mode: str | None = None, min_delta: float = 0.0) -> None:
+    def __init__(self, monitor: Monitored, mode: str | None = None, min_delta: float = 0.0) -> None:
         if mode not in (None, "min", "max"):
             raise ValueError(f"`mode` must be 'min' or 'max', or None to go by the name. Received: mode={mode!r}.")
         if not min_delta >= 0:

@@ -1,12 +1,12 @@
 """Lower the learning rate when a metric stops improving, also on top of a schedule."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import keras
 
 from callbacks.combinators import Scale
 from callbacks.freeze import compile_anew
-from callbacks.objective import Objective
+from callbacks.objective import Monitored, Objective
 from callbacks.rates import claim_rate, learning_rate, schedule_of, set_learning_rate
 from callbacks.schedules import number
 from callbacks.stateful import StatefulCallback
@@ -36,7 +36,7 @@ class ReduceOnPlateau(StatefulCallback):
 
     def __init__(
         self,
-        monitor: str | Sequence[str] | Callable[[Mapping[str, float]], float] = "val_loss",
+        monitor: Monitored = "val_loss",
         factor: float = 0.5,
         patience: int = 5,
         mode: str | None = None,

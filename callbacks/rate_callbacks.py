@@ -36,6 +36,7 @@ class RateCallback(StatefulCallback):
     """
 
     STATE = ("batches_done",)
+    COUNTS_EPOCHS = False  # whether all epochs must have as many batches
 
     def schedule(self, steps_per_epoch: int | None, epochs: int) -> Schedule:
         """The schedule of a training of `epochs` epochs; `steps_per_epoch` is None where `fit` does not know it."""
@@ -48,17 +49,18 @@ class RateCallback(StatefulCallback):
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Refuse an optimiser that has a schedule already."""
         super().on_train_begin(logs)
-        optimizer, steps = self.model.optimizer, self.params.get("steps")
+        optimizer = self.model.optimizer
         refuse_schedule(optimizer, type(self).__name__)
         claim_rate(self)
-        self._steps = None if steps is None else int(steps)
-        self._schedule = self.schedule(self._steps, int(self.params["epochs"]))
+        steps = self.params.get("steps")
+        self._schedule = self.schedule(None if steps is None else int(steps), int(self.params["epochs"]))
         self._present = learning_rate(optimizer)
         set_learning_rate(optimizer, self._present)  # raises where it cannot be set
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Find the number of the epoch's first batch, and the rates of them all."""
-        optimizer, steps = self.model.optimizer, self._steps
+        optimizer, steps = self.model.optimizer, self.params.get("steps")
+        self._steps = steps = None if steps is None else int(steps)  # growing batches are fewer in later epochs
         if self.batches_done is None:
             self.batches_done = 0 if epoch == 0 else batches_seen(optimizer) if steps is None else epoch * steps
         self._seen_before = batches_seen(optimizer)
@@ -161,6 +163,8 @@ class WarmRestarts(RateCallback):
     Source: https://arxiv.org/abs/1608.03983
     """
 
+    COUNTS_EPOCHS = True
+
     def __init__(
         self,
         max_rate: float,
@@ -198,6 +202,8 @@ class OneCycle(RateCallback):
     Source: https://arxiv.org/abs/1708.07120
     """
 
+    COUNTS_EPOCHS = True
+
     def __init__(self, max_rate: float, **options: Any) -> None:
         if "total_steps" in options:
             raise ValueError("OneCycle goes over all epochs of `fit`: leave `total_steps` out.")
@@ -219,6 +225,8 @@ class StepDecay(RateCallback):
         every: Epochs between two drops.
         start: Epoch at which counting begins.
     """
+
+    COUNTS_EPOCHS = True
 
     def __init__(self, initial_rate: float, factor: float, every: int, start: int = 0) -> None:
         require_positive(every=every)

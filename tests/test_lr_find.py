@@ -44,4 +44,4 @@ def test_bad_range_is_one_line_before_the_data_are_read(run_here, tmp_path) -> N
 def test_sweep_that_ends_too_low_is_said(run_here, colours) -> None:
     process = run_here("lr-find", colours, "--steps", 20, "--high", 1e-4, "--set", "width=0.125")
     assert process.returncode == 0
-    assert "still falling at the rate 0.0001: sweep on to a higher one" in " ".join(process.stderr.split())
+    assert "The loss did not fall up to the rate 0.0001: sweep on to a higher one" in " ".join(process.stderr.split())

@@ -157,6 +157,15 @@ def test_loss_that_only_rises_gives_suggestions_inside_the_range_and_says_so() -
     assert test.table().splitlines()[-1] == test.doubts[0]
 
 
+def test_loss_that_only_changes_by_chance_did_not_fall() -> None:
+    rates, losses = np.geomspace(1e-6, 1e-4, 100), np.random.default_rng(6).normal(2.3, 0.1, 100)
+    weights = 0.9 ** np.arange(100)[::-1]
+    smoothed = np.array([np.average(losses[: n + 1], weights=weights[-n - 1 :]) for n in range(100)])
+    test = RangeTest(rates, losses, smoothed)
+    assert np.argmin(smoothed) >= 10  # not at once, where its place would tell
+    assert test.doubts == ["The loss did not fall up to the rate 0.0001: sweep on to a higher one."]
+
+
 def test_doubts_name_a_sweep_that_ends_too_low_and_suggestions_far_apart() -> None:
     rates = np.geomspace(1e-6, 1.0, 61)
     losses = np.interp(np.log10(rates), [-6, -5, -1, 0], [3.0, 3.0, 1.0, 1.2])  # falls slowly over four decades

@@ -4,7 +4,16 @@ import keras
 import numpy as np
 import pytest
 
-from callbacks import SGD, ConstantSchedule, CyclicLR, OneCycle, ReduceOnPlateau, StepDecay, WarmRestarts
+from callbacks import (
+    SGD,
+    BatchSizeSchedule,
+    ConstantSchedule,
+    CyclicLR,
+    OneCycle,
+    ReduceOnPlateau,
+    StepDecay,
+    WarmRestarts,
+)
 
 
 def output(y_true, y_pred):
@@ -168,6 +177,29 @@ def test_training_stopped_in_an_epoch_counts_its_batches() -> None:
     )
     fit(model, callback, stop, epochs=1)
     assert callback.get_state() == {"batches_done": 2}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({0: 2, 1: 1}, [[0.05, 0.05, 0.1, 0.1], [0.3, 0.4, 0.3, 0.2]]),  # two in a batch: half the gradient for each
+        ({0: 1, 1: 2}, [[0.1, 0.2, 0.3, 0.4], [0.15, 0.15, 0.1, 0.1]]),
+    ],
+)
+def test_cyclic_rate_counts_the_batches_of_every_size(sizes, expected) -> None:
+    model, rates = network(), Rates()
+    data = np.eye(4, dtype="float32"), np.zeros((4, 1), "float32")
+    watching = [CyclicLR(0.1, 0.4, 3), rates]
+    BatchSizeSchedule(sizes).fit(model, data, 2, callbacks=watching, shuffle=False, verbose=0)
+    check(np.array(rates.found), expected)
+
+
+@pytest.mark.parametrize("callback", [WarmRestarts(0.4, 1), OneCycle(0.4), StepDecay(0.4, 0.5, 1)])
+def test_what_counts_epochs_refuses_batches_that_grow_before_the_first_step(callback) -> None:
+    model, data = network(), (np.eye(4, dtype="float32"), np.zeros((4, 1), "float32"))
+    with pytest.raises(ValueError, match=rf"{type(callback).__name__} takes all epochs for equally long.*`Steps\("):
+        BatchSizeSchedule({0: 1, 1: 2}).fit(model, data, 2, callbacks=[callback], verbose=0)
+    np.testing.assert_array_equal(model.get_weights()[0], 0)
 
 
 # --------------------------------------------------------------------------------------------- unknown number of steps
