@@ -147,7 +147,8 @@ class BatchSizeSchedule:
 
         Raises:
             ValueError: The optimiser averages weights (`use_ema`), which Keras would put in at every change of the
-                size; or the data's batch size cannot be changed.
+                size; the data's batch size cannot be changed; or a callback such as `OneCycle` takes all epochs for
+                equally long.
         """
         _check_fit(model, make_data, steps_per_epoch, callbacks, kwargs)
         verbose = kwargs.pop("verbose", "auto")
