@@ -56,6 +56,11 @@ def polynomial(step: Step, initial_rate: float, steps: int, power: float, final_
     return _between(final_rate, initial_rate, left if power == 1 else ops.power(left, _float(power)))
 
 
+def linear(step: Step, initial_rate: float, steps: int, final_rate: float = 0.0) -> keras.KerasTensor:
+    """Straight from `initial_rate` down to `final_rate`, reached at step `steps`."""
+    return polynomial(step, initial_rate, steps, 1.0, final_rate)
+
+
 def inverse_square_root(step: Step, initial_rate: float, hold: int = 1) -> keras.KerasTensor:
     """`initial_rate / sqrt(step / hold)` from step `hold` on, before it the initial rate."""
     return initial_rate * ops.sqrt(float(hold) / ops.maximum(_float(step), float(hold)))
@@ -76,6 +81,11 @@ def triangular(
     cycle, rest = _whole_and_rest(_float(step), 2 * step_size)
     height = _part(ops.minimum(rest, 2 * step_size - rest), step_size)
     return _between(base_rate, max_rate, height * ops.power(_float(cycle_factor), cycle))
+
+
+def triangular2(step: Step, base_rate: float, max_rate: float, step_size: int) -> keras.KerasTensor:
+    """`triangular` with half the height in every next cycle. https://arxiv.org/abs/1506.01186"""
+    return triangular(step, base_rate, max_rate, step_size, cycle_factor=0.5)
 
 
 def exp_range(step: Step, base_rate: float, max_rate: float, step_size: int, gamma: float) -> keras.KerasTensor:

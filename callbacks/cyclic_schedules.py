@@ -3,10 +3,7 @@
 import math
 from typing import ClassVar
 
-import keras
-
 from callbacks import curves
-from callbacks.curves import Step
 from callbacks.schedules import Schedule, number, register, require, require_positive, require_range, require_steps
 
 
@@ -39,10 +36,7 @@ class TriangularSchedule(_Triangular):
 class Triangular2Schedule(_Triangular):
     """Like `TriangularSchedule`, the height halved after every cycle. https://arxiv.org/abs/1506.01186"""
 
-    @staticmethod
-    def curve(step: Step, base_rate: float, max_rate: float, step_size: int) -> keras.KerasTensor:
-        """`curves.triangular` with half the height in every next cycle."""
-        return curves.triangular(step, base_rate, max_rate, step_size, cycle_factor=0.5)
+    curve = staticmethod(curves.triangular2)
 
     def __init__(self, base_rate: float, max_rate: float, step_size: int) -> None:
         super().__init__(base_rate, max_rate, step_size)

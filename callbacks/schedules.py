@@ -244,10 +244,7 @@ class LinearSchedule(Schedule):
     [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
 
-    @staticmethod
-    def curve(step: Step, initial_rate: float, steps: int, final_rate: float) -> keras.KerasTensor:
-        """`curves.polynomial` of power 1."""
-        return curves.polynomial(step, initial_rate, steps, 1.0, final_rate)
+    curve = staticmethod(curves.linear)
 
     def __init__(self, initial_rate: float, steps: int, final_rate: float = 0.0) -> None:
         require_steps(steps=steps)

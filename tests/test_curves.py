@@ -122,7 +122,7 @@ def test_compiled_steps_drop_neither_early_nor_late(xla: bool) -> None:
 def test_compiled_triangles_have_exact_corners(xla: bool) -> None:
     for size in LENGTHS:
         corners = np.arange(7) * size
-        rates = compiled(lambda step, n=size: curves.triangular(step, 0.003, 0.7, n, cycle_factor=0.5), xla)
+        rates = compiled(lambda step, n=size: curves.triangular2(step, 0.003, 0.7, n), xla)
         top = np.float32([0.7, 0.3515, 0.17725])
         found = numbers(rates(tensor(corners)))
         assert (found[::2] == np.float32(0.003)).all(), size
@@ -132,10 +132,10 @@ def test_compiled_triangles_have_exact_corners(xla: bool) -> None:
 
 ENDING: dict[str, Callable[[Any, int], Any]] = {
     "cosine": lambda step, last: curves.cosine(step, 0.7, last, 0.003),
-    "linear": lambda step, last: curves.polynomial(step, 0.7, last, 1.0, 0.003),
+    "linear": lambda step, last: curves.linear(step, 0.7, last, 0.003),
     "polynomial": lambda step, last: curves.polynomial(step, 0.7, last, 0.5, 0.003),
     "cosine to zero": lambda step, last: curves.cosine(step, 0.7, last),
-    "linear to zero": lambda step, last: curves.polynomial(step, 0.7, last, 1.0),
+    "linear to zero": lambda step, last: curves.linear(step, 0.7, last),
     "one cycle": lambda step, last: curves.one_cycle(step, 0.7, last + 1, final_factor=0.003 / 0.7),
     "one cycle, linear": lambda step, last: curves.one_cycle(
         step, 0.7, last + 1, final_factor=0.003 / 0.7, curve="linear"
