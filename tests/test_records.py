@@ -309,7 +309,8 @@ def test_writing_goes_on_after_the_whole_shards_and_ends_the_same(killed, source
     monkeypatch.setattr(record_writer, "SHARD_BYTES", SHARD_BYTES)
     folder = copy(killed[0], tmp_path)
     (folder / ".unfinished-1-train-00000-of-00005.tfrecord").write_bytes(b"half a shard")
-    noted = [path.with_suffix(".tfrecord").name for path in folder.glob("*-of-*.json")]
+    (folder / ".unfinished-1-train-00008-of-00017.json").write_bytes(b"half a note")
+    noted = [path.with_suffix(".tfrecord").name for path in folder.glob("train-*-of-*.json")]
     before, progress = states(folder), []
     write_records(open_source(source), folder, processes=2, on_progress=progress.append)
     assert progress[0] >= 8
