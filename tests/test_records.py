@@ -108,6 +108,9 @@ def killed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         )
     assert process.returncode == -signal.SIGKILL
     processes = [int(number) for number in (folder / "printed.txt").read_text().split()]
+    deadline = time.monotonic() + 60  # the two may still be finishing a shard
+    while any(map(is_running, processes)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     yield folder / "out", processes
     for number in filter(is_running, processes):
         os.kill(number, signal.SIGKILL)
@@ -293,9 +296,6 @@ def test_class_folders_keep_their_parts_and_answers(tmp_path, monkeypatch, capfd
 def test_a_killed_writing_leaves_whole_shards_only_and_no_process(killed, written) -> None:
     folder, processes = killed
     assert len(processes) == 2
-    deadline = time.monotonic() + 60
-    while any(map(is_running, processes)) and time.monotonic() < deadline:
-        time.sleep(0.1)
     assert not any(map(is_running, processes))
     shards = sorted(folder.glob("train-*.tfrecord"))  # what is unfinished has another name
     for shard in shards:
