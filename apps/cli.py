@@ -1,12 +1,27 @@
-"""The command line `kerascnn`: options, their help, and errors as one line."""
+"""The command line `kerascnn`: its commands with their own options, and errors as one line."""
 
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+
+from apps.options import (
+    Data,
+    Debug,
+    Group,
+    IdColumn,
+    ImageSize,
+    Memory,
+    Overwrite,
+    Quiet,
+    RecipeName,
+    Settings,
+    Strict,
+    Target,
+    parse_size,
+)
 
 # Everything else is imported by the command that needs it: TensorFlow takes seconds, `--help` must not.
 
@@ -16,57 +31,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a folder of labelled pictures to a competition submission, an honest score estimate and a SavedModel.",
 )
-
-Data = Annotated[
-    str,
-    typer.Argument(
-        help="`digits`, `tfds:NAME`, a folder with train.csv (and test.csv) and pictures, a folder with one sub-folder "
-        "per class, a folder of TFRecord shards, an .npz with x_train and y_train, or a .zip of one of these."
-    ),
-]
-Target = Annotated[
-    list[str] | None,
-    typer.Option(help="Column of train.csv to predict; repeat for several.", show_default="worked out"),
-]
-Group = Annotated[
-    str | None,
-    typer.Option(
-        help="Column whose values are never split between training and validation, such as a person; `none`.",
-        show_default="a column named like one",
-    ),
-]
-IdColumn = Annotated[
-    str | None, typer.Option("--id", help="Column that names the picture file.", show_default="worked out")
-]
-RecipeName = Annotated[
-    str | None, typer.Option(help="`default`, `digits`, or a JSON file such as the recipe.json of a run.")
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        help="Any field of the recipe, such as cutout=8, mixup=0.2 or balance=weights; repeat for several.",
-        show_default=False,
-    ),
-]
-Memory = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="GiB that decoded pictures may take; larger data are read from disk in every epoch.",
-        show_default="a quarter of what is free",
-    ),
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop when a row or picture would be left out.")]
-ImageSize = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HEIGHTxWIDTH", help="Pixels to resize to, as 128 or 128x96.", show_default="their own, to 128"
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error and TensorFlow's own messages.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -167,7 +131,7 @@ def compete(
         "balance": balance,
         "val": _parse_val(val),
         "seed": seed,
-        "image_size": _parse_size(image_size),
+        "image_size": parse_size(image_size),
     }
     # A resumed run has a recipe already: what is given now is only compared with it.
     choices = _choices(data, recipe or ("default" if resume else None), settings, given)
@@ -198,7 +162,7 @@ def predict(
     paths: Annotated[list[str], typer.Argument(help="Picture files, folders (searched through) and CSV lists.")],
     out: Annotated[Path | None, typer.Option(help="CSV file to write instead of a table on the screen.")] = None,
     top: Annotated[int, typer.Option(help="How many classes to name for every picture, the likeliest first.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the --out file.")] = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -253,12 +217,12 @@ def show(
     image_size: ImageSize = None,
     seed: Annotated[int | None, typer.Option(help="Of the augmentation.", show_default="0")] = None,
     count: Annotated[int, typer.Option(min=1, max=24, help="How many pictures.")] = 8,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the --out file.")] = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write a contact sheet: what every step of the augmentation makes of some pictures, and all steps together."""
-    choices = _choices(data, recipe, settings, {"image_size": _parse_size(image_size), "seed": seed})
+    choices = _choices(data, recipe, settings, {"image_size": parse_size(image_size), "seed": seed})
     _start(debug)
     from apps.console import Console
     from apps.show import show as run
@@ -292,12 +256,12 @@ def lr_find(
     sweep: Annotated[str, typer.Option(help="`exponential` or `linear`.")] = "exponential",
     memory: Memory = None,
     strict: Strict = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the --out file.")] = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Find a learning rate: train for a moment with a rising one, and see where the loss falls and explodes."""
-    choices = _choices(data, recipe, settings, {"image_size": _parse_size(image_size)})
+    choices = _choices(data, recipe, settings, {"image_size": parse_size(image_size)})
     _start(debug)
     from apps.console import Console
     from apps.lr_find import lr_find as run
@@ -347,15 +311,6 @@ def _choices(data: str, recipe: str | None, settings: list[str] | None, given: d
     base = load_choices(recipe or (data if data in RECIPES else "default"))
     chosen = {field: value for field, value in given.items() if value is not None}
     return dict(check_choices({**base, **parse_settings(settings or ()), **chosen}))
-
-
-def _parse_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
-    if not match:
-        raise ValueError(f"`--image-size` must be a number of pixels, as 128, or HEIGHTxWIDTH. Received: {text!r}.")
-    return int(match[1]), int(match[2] or match[1])
 
 
 def _parse_val(text: str | None) -> float | str | None:

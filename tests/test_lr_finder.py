@@ -229,7 +229,7 @@ def test_model_without_optimizer_is_refused() -> None:
         LRFinder().run(model, (ONES, ONES))
 
 
-def test_iterators_are_refused_since_the_training_would_miss_theirbatches_of() -> None:
+def test_iterators_are_refused_since_the_training_would_miss_their_batches() -> None:
     with pytest.raises(ValueError, match="`data` is an iterator"):
         LRFinder().run(parabola(), iter([(ONES, ONES)] * 50))
 

@@ -1,0 +1,68 @@
+"""Options that several commands of `kerascnn` have, with their help."""
+
+import re
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="`digits`, `tfds:NAME`, a folder with train.csv (and test.csv) and pictures, a folder with one sub-folder "
+        "per class, a folder of TFRecord shards, an .npz with x_train and y_train, or a .zip of one of these."
+    ),
+]
+Target = Annotated[
+    list[str] | None,
+    typer.Option(help="Column of train.csv to predict; repeat for several.", show_default="worked out"),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        help="Column whose values are never split between training and validation, such as a person; `none`.",
+        show_default="a column named like one",
+    ),
+]
+IdColumn = Annotated[
+    str | None, typer.Option("--id", help="Column that names the picture file.", show_default="worked out")
+]
+RecipeName = Annotated[
+    str | None, typer.Option(help="`default`, `digits`, or a JSON file such as the recipe.json of a run.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Any field of the recipe, such as cutout=8, mixup=0.2 or balance=weights; repeat for several.",
+        show_default=False,
+    ),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="GiB that decoded pictures may take; larger data are read from disk in every epoch.",
+        show_default="a quarter of what is free",
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop when a row or picture would be left out.")]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HEIGHTxWIDTH", help="Pixels to resize to, as 128 or 128x96.", show_default="their own, to 128"
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error and TensorFlow's own messages.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the --out file.")]
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(height, width) of `--image-size`."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
+    if not match:
+        raise ValueError(f"`--image-size` must be a number of pixels, as 128, or HEIGHTxWIDTH. Received: {text!r}.")
+    return int(match[1]), int(match[2] or match[1])
