@@ -339,6 +339,18 @@ def test_new_optimiser_after_an_error_does_not_forget_what_was_frozen() -> None:
     np.testing.assert_allclose(weight(model, "stem") - start, by_hand([0, 1]) - 1, rtol=1e-5, atol=1e-6)
 
 
+def test_optimiser_that_a_plain_fit_made_without_the_frozen_layers_is_an_error_with_the_way_out() -> None:
+    model = died(Freeze("stem", first_epoch=1))
+    model.compile(SGD(0.1, 0.9), total)
+    fit(model, epochs=1)
+    start = weight(model, "stem")
+    with pytest.raises(ValueError, match=r"while these weights did not learn.*: stem/kernel\. .*`model\.compile`"):
+        fit(model, Freeze("stem", until=1), epochs=2)
+    model.compile(SGD(0.1, 0.9), total)
+    fit(model, epochs=1)
+    np.testing.assert_allclose(weight(model, "stem") - start, by_hand([1]) - 1, rtol=1e-5, atol=1e-6)
+
+
 def test_layers_can_be_released_by_hand_after_a_new_optimiser() -> None:
     freeze = Freeze("stem", first_epoch=1)
     model = died(freeze)

@@ -508,11 +508,12 @@ def moves(optimizer, dtype: str) -> np.ndarray:
     return keras.ops.convert_to_numpy(keras.ops.cast(dense.kernel, "float32"))
 
 
+@pytest.mark.parametrize("rate", [0.125, callbacks.ConstantSchedule(0.125)], ids=["number", "schedule"])
 @pytest.mark.parametrize("kind", CLASSES)
-def test_weights_of_bfloat16_are_trained(kind) -> None:
+def test_weights_of_bfloat16_are_trained(kind, rate) -> None:
     """bfloat16 has 8 bits: a number has a relative error of up to 0.4 %, and a step some of them."""
     options = {"Adam": {"beta_2": 0.9}, "AdamW": {"beta_2": 0.9}, "Muon": {"adam_beta_2": 0.9}}.get(kind, {})
-    moved = [moves(getattr(callbacks, kind)(0.125, **options), dtype) for dtype in ("float32", "bfloat16")]
+    moved = [moves(getattr(callbacks, kind)(rate, **options), dtype) for dtype in ("float32", "bfloat16")]
     assert np.abs(moved[0]).min() > 0
     np.testing.assert_allclose(moved[1], moved[0], rtol=0.05)
 
