@@ -53,7 +53,7 @@ def symptoms(record: Mapping[str, Any], rate_share: float = 1.0) -> list[Symptom
         default=0.0,
     )
     for layer, numbers in layers.items():
-        found += _of_activation(layer, numbers["activation"], record["examples"], bool(numbers.get("head")))
+        found += _of_activation(layer, numbers["activation"], record["examples"], numbers["head"])
         for name, weight in numbers["weights"].items():
             found += _of_gradient(layer, name, weight)
             found += _of_update(layer, name, weight, LOWEST_UPDATE * rate_share, largest)

@@ -87,10 +87,12 @@ def test_rate_that_is_far_too_high_is_noticed_and_the_best_weights_stay_finite()
     assert "such as 1e+05," in guard.message
 
 
-def test_several_optimisers_have_no_one_rate() -> None:
+@pytest.mark.parametrize("wrapper", [None, keras.optimizers.LossScaleOptimizer], ids=["alone", "wrapped"])
+def test_several_optimisers_have_no_one_rate(wrapper) -> None:
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     part = keras.optimizers.SGD(0.5)
-    model.compile(keras.optimizers.MultiOptimizer(lambda variable: part), "mse")
+    optimizer = keras.optimizers.MultiOptimizer(lambda variable: part)
+    model.compile(wrapper(optimizer) if wrapper else optimizer, "mse")
     guard = TerminateOnDivergence()
     with pytest.warns(UserWarning, match="step 1: the loss"):
         model.fit(np.full((1, 1), np.nan), np.zeros((1, 1)), verbose=0, callbacks=[guard])

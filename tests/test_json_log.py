@@ -43,10 +43,12 @@ def test_learning_rate_is_that_of_the_last_step(tmp_path) -> None:
     assert rates == [(5, 4.0), (10, 9.0), (None, 9.0), (5, 14.0), (10, 19.0), (None, 19.0)]
 
 
-def test_several_optimisers_have_several_rates(tmp_path) -> None:
+@pytest.mark.parametrize("wrapper", [None, keras.optimizers.LossScaleOptimizer], ids=["alone", "wrapped"])
+def test_several_optimisers_have_several_rates(tmp_path, wrapper) -> None:
     model = build()
     groups = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.125), {".*bias": keras.optimizers.SGD(0.25)})
-    model.compile(keras.optimizers.MultiOptimizer(groups), "mse")
+    optimizer = keras.optimizers.MultiOptimizer(groups)
+    model.compile(wrapper(optimizer) if wrapper else optimizer, "mse")
     train(model, JsonLog(tmp_path / "log.jsonl"), 1)
     (line,) = read_log(tmp_path / "log.jsonl")
     assert (sorted(line["learning_rate"]), line["step"]) == ([0.125, 0.25], 10)

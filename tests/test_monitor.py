@@ -360,6 +360,19 @@ def test_updates_of_optimisers_in_groups_come_after_as_many_batches_as_they_accu
     assert weight["update_ratio"] == pytest.approx(0.125, rel=1e-5)
 
 
+def test_optimiser_of_a_group_that_moves_more_rarely_is_waited_for() -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="often"), layers.Dense(1, name="rarely")])
+    often, rarely = keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    model.compile(keras.optimizers.MultiOptimizer(lambda one: often if "often" in one.path else rarely), "mse")
+    monitor, targets = Monitor(X, every=100), np.ones((24, 1), "float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X, targets, batch_size=12, verbose=0, callbacks=[monitor])
+    ratios = {name: one["weights"]["kernel"]["update_ratio"] for name, one in monitor.history[0]["layers"].items()}
+    assert ratios["often"] > 0
+    assert ratios["rarely"] > 0
+
+
 def test_network_can_be_saved_and_cloned_after_watching(tmp_path) -> None:
     """The statistics are layers beside the network, also behind a nested one."""
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu", name="deep")], name="inner")
@@ -437,9 +450,8 @@ def record(**layers_of) -> dict:
     """A healthy record of two layers, changed at the given places: hidden__activation__dead=0.5."""
     numbers = {"function": "relu", "mean": 0.1, "std": 1.0, "dead": 0.0, "saturated": None}
     weight = {"shape": [10, 10], "norm": 1.0, "update_ratio": 1e-3, "gradient": {"norm": 0.1}}
-    found = json.loads(
-        json.dumps({name: {"activation": numbers, "weights": {"kernel": weight}} for name in ("hidden", "last")})
-    )
+    layer = {"head": False, "activation": numbers, "weights": {"kernel": weight}}
+    found = json.loads(json.dumps({"hidden": layer, "last": layer}))
     for place, value in layers_of.items():
         *path, name = place.split("__")
         target = found

@@ -10,6 +10,7 @@ from callbacks.batch_statistics import estimate
 from callbacks.checkpoint import Checkpoint
 from callbacks.early_stopping import EarlyStopping
 from callbacks.snapshots import read_snapshot
+from callbacks.updates import updates_done
 from callbacks.weight_average import WeightAverage
 
 
@@ -97,6 +98,14 @@ def test_optimisers_in_groups_count_their_updates() -> None:
     model.compile(keras.optimizers.MultiOptimizer(lambda variable: parts), lambda y_true, y_pred: y_pred[:, 0])
     fit(model, 3, 1, WeightAverage(decay=0.5, warmup=False))
     assert weight(model) == 2.9375
+
+
+def test_updates_of_optimisers_in_groups_are_those_of_the_one_that_moves_most_often() -> None:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    kernels, biases = keras.optimizers.SGD(0.5), keras.optimizers.SGD(0.5, gradient_accumulation_steps=2)
+    model.compile(keras.optimizers.MultiOptimizer(lambda one: biases if "bias" in one.path else kernels), "mse")
+    fit(model, 4, 1)
+    assert updates_done(model.optimizer) == 4
 
 
 def test_small_steps_survive_in_bfloat16() -> None:
