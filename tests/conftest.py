@@ -33,6 +33,16 @@ def paint(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (12,
     return path
 
 
+@pytest.fixture
+def multi_optimizer() -> type:
+    """Keras' optimiser made of several."""
+    import keras
+
+    if not hasattr(keras.optimizers, "MultiOptimizer"):
+        pytest.skip("This Keras has no MultiOptimizer.")
+    return keras.optimizers.MultiOptimizer
+
+
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 
 

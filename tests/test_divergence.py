@@ -88,10 +88,10 @@ def test_rate_that_is_far_too_high_is_noticed_and_the_best_weights_stay_finite()
 
 
 @pytest.mark.parametrize("wrapper", [None, keras.optimizers.LossScaleOptimizer], ids=["alone", "wrapped"])
-def test_several_optimisers_have_no_one_rate(wrapper) -> None:
+def test_several_optimisers_have_no_one_rate(wrapper, multi_optimizer) -> None:
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     part = keras.optimizers.SGD(0.5)
-    optimizer = keras.optimizers.MultiOptimizer(lambda variable: part)
+    optimizer = multi_optimizer(lambda variable: part)
     model.compile(wrapper(optimizer) if wrapper else optimizer, "mse")
     guard = TerminateOnDivergence()
     with pytest.warns(UserWarning, match="step 1: the loss"):

@@ -426,10 +426,9 @@ def test_model_without_weights_is_refused() -> None:
         fit(model, Freeze("stem"))
 
 
-@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="newer Keras only")
-def test_several_optimisers_in_one_are_refused_before_the_first_step() -> None:
+def test_several_optimisers_in_one_are_refused_before_the_first_step(multi_optimizer) -> None:
     one = keras.optimizers.SGD(0.1)
-    model = network(keras.optimizers.MultiOptimizer(lambda variable: one))
+    model = network(multi_optimizer(lambda variable: one))
     with pytest.raises(ValueError, match="MultiOptimizer cannot train a part"):
         fit(model, Freeze("stem"))
     np.testing.assert_array_equal(weight(model, "head"), [1, 1])

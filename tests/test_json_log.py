@@ -44,10 +44,10 @@ def test_learning_rate_is_that_of_the_last_step(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("wrapper", [None, keras.optimizers.LossScaleOptimizer], ids=["alone", "wrapped"])
-def test_several_optimisers_have_several_rates(tmp_path, wrapper) -> None:
+def test_several_optimisers_have_several_rates(tmp_path, wrapper, multi_optimizer) -> None:
     model = build()
     groups = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.125), {".*bias": keras.optimizers.SGD(0.25)})
-    optimizer = keras.optimizers.MultiOptimizer(groups)
+    optimizer = multi_optimizer(groups)
     model.compile(wrapper(optimizer) if wrapper else optimizer, "mse")
     train(model, JsonLog(tmp_path / "log.jsonl"), 1)
     (line,) = read_log(tmp_path / "log.jsonl")

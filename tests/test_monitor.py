@@ -347,9 +347,9 @@ def test_layers_frozen_for_an_epoch_are_left_out_and_come_back(first) -> None:
     assert all(one["layers"]["logits"]["weights"]["kernel"]["update_ratio"] > 0 for one in monitor.history)
 
 
-def test_updates_of_optimisers_in_groups_come_after_as_many_batches_as_they_accumulate() -> None:
+def test_updates_of_optimisers_in_groups_come_after_as_many_batches_as_they_accumulate(multi_optimizer) -> None:
     model, part = one_layer([[4.0]]), keras.optimizers.SGD(0.25, gradient_accumulation_steps=2)
-    optimizer = keras.optimizers.MultiOptimizer(lambda variable: part)
+    optimizer = multi_optimizer(lambda variable: part)
     model.compile(optimizer, lambda y, prediction: 2.0 * (prediction - y))
     ones = np.ones((12, 1), "float32")
     monitor = Monitor(ones, ones, every=100)
@@ -360,10 +360,10 @@ def test_updates_of_optimisers_in_groups_come_after_as_many_batches_as_they_accu
     assert weight["update_ratio"] == pytest.approx(0.125, rel=1e-5)
 
 
-def test_optimiser_of_a_group_that_moves_more_rarely_is_waited_for() -> None:
+def test_optimiser_of_a_group_that_moves_more_rarely_is_waited_for(multi_optimizer) -> None:
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="often"), layers.Dense(1, name="rarely")])
     often, rarely = keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
-    model.compile(keras.optimizers.MultiOptimizer(lambda one: often if "often" in one.path else rarely), "mse")
+    model.compile(multi_optimizer(lambda one: often if "often" in one.path else rarely), "mse")
     monitor, targets = Monitor(X, every=100), np.ones((24, 1), "float32")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -245,11 +245,10 @@ def test_rate_that_is_a_function_is_an_error_before_the_first_step() -> None:
     refused(keras.optimizers.SGD(lambda: 0.1), "cannot be set")
 
 
-@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="newer Keras only")
-def test_several_optimisers_in_one_are_an_error_before_the_first_step() -> None:
+def test_several_optimisers_in_one_are_an_error_before_the_first_step(multi_optimizer) -> None:
     """The rate of the whole could be lowered, and nothing would change."""
     one = keras.optimizers.SGD(0.1)
-    refused(keras.optimizers.MultiOptimizer(lambda variable: one), "in each of its optimisers")
+    refused(multi_optimizer(lambda variable: one), "in each of its optimisers")
 
 
 def test_missing_metric_names_those_there_are() -> None:

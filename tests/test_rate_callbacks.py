@@ -253,11 +253,10 @@ def test_rate_that_is_a_function_is_an_error_before_the_first_step() -> None:
     refused(network(keras.optimizers.SGD(lambda: 0.1)), CyclicLR(0.1, 0.4, 3), "cannot be set")
 
 
-@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="newer Keras only")
-def test_several_optimisers_in_one_are_an_error_before_the_first_step() -> None:
+def test_several_optimisers_in_one_are_an_error_before_the_first_step(multi_optimizer) -> None:
     """The rate of the whole could be set, and nothing would change."""
     one = keras.optimizers.SGD(0.1)
-    refused(network(keras.optimizers.MultiOptimizer(lambda variable: one)), CyclicLR(0.1, 0.4, 3), "in each of its")
+    refused(network(multi_optimizer(lambda variable: one)), CyclicLR(0.1, 0.4, 3), "in each of its")
 
 
 def test_rate_that_is_rounded_to_bfloat16_is_not_taken_for_that_of_another() -> None:

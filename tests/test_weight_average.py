@@ -92,18 +92,18 @@ def test_several_steps_at_once_decay_as_often_as_they_are() -> None:
     assert weight(model) == 0.85546875
 
 
-def test_optimisers_in_groups_count_their_updates() -> None:
+def test_optimisers_in_groups_count_their_updates(multi_optimizer) -> None:
     model = falling()
     parts = keras.optimizers.SGD(0.5)
-    model.compile(keras.optimizers.MultiOptimizer(lambda variable: parts), lambda y_true, y_pred: y_pred[:, 0])
+    model.compile(multi_optimizer(lambda variable: parts), lambda y_true, y_pred: y_pred[:, 0])
     fit(model, 3, 1, WeightAverage(decay=0.5, warmup=False))
     assert weight(model) == 2.9375
 
 
-def test_updates_of_optimisers_in_groups_are_those_of_the_one_that_moves_most_often() -> None:
+def test_updates_of_optimisers_in_groups_are_those_of_the_one_that_moves_most_often(multi_optimizer) -> None:
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     kernels, biases = keras.optimizers.SGD(0.5), keras.optimizers.SGD(0.5, gradient_accumulation_steps=2)
-    model.compile(keras.optimizers.MultiOptimizer(lambda one: biases if "bias" in one.path else kernels), "mse")
+    model.compile(multi_optimizer(lambda one: biases if "bias" in one.path else kernels), "mse")
     fit(model, 4, 1)
     assert updates_done(model.optimizer) == 4
 
@@ -443,8 +443,12 @@ def test_optimisers_own_average_is_refused(callback) -> None:
     model = falling(use_ema=True)
     with pytest.raises(ValueError, match="use_ema=True"):
         fit(model, 1, 1, callback)
+
+
+@pytest.mark.parametrize("callback", [WeightAverage(), EarlyStopping("loss")])
+def test_average_of_one_optimiser_of_several_is_refused(callback, multi_optimizer) -> None:
     model, part = falling(), keras.optimizers.SGD(0.5, use_ema=True)
-    model.compile(keras.optimizers.MultiOptimizer(lambda variable: part), "mse")
+    model.compile(multi_optimizer(lambda variable: part), "mse")
     with pytest.raises(ValueError, match="use_ema=True"):
         fit(model, 1, 1, callback)
 
