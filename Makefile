@@ -1,4 +1,4 @@
-# `make demo` and `make test` are each sufficient alone on a fresh clone with Python 3.10 to 3.13 and its venv module.
+# `make demo` and `make test` are each sufficient alone on a fresh clone with Python 3.11 to 3.13 and its venv module.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -41,7 +41,7 @@ lint: $(INSTALLED)
 # Installed anew only when the list of dependencies has changed.
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Creating .venv with $$($(PYTHON) --version) and installing the versions of constraints.txt (a few minutes, once)"
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 14) else "Python 3.10 to 3.13 is needed, this is %d.%d: make PYTHON=python3.12 ..." % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, this is %d.%d: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv .venv
 	$(INSTALL) -e '.[dev]'
 	@touch $@

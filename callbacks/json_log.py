@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class JsonLog(keras.callbacks.Callback):
             "step": step,
             "learning_rate": rates_at(self.model.optimizer, step - 1),
             "seconds": round(time.perf_counter() - self._begin, 6),
-            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "logs": {name: plain(value, partial(missing.append, name)) for name, value in (logs or {}).items()},
         }
         append_line(self.path, {**line, "not_finite": sorted(set(missing))})

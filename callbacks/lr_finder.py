@@ -181,7 +181,7 @@ class LRFinder:
         with endless_batches(data, batch_size) as batches, borrowed(model, optimizer):
             for step, (rate, batch) in enumerate(zip(self.rates, batches, strict=False)):
                 unwrapped(optimizer).learning_rate = float(rate)
-                model.reset_metrics()  # older Keras gives the mean of all batches until now
+                model.reset_metrics()  # Keras does it by itself from 3.15 on only
                 loss = float(model.train_on_batch(*batch, return_dict=True)["loss"])
                 average = self.smoothing * average + (1 - self.smoothing) * loss
                 losses.append(loss)

@@ -1,7 +1,7 @@
 """The JSON log: every epoch stands once, whatever happened to the training."""
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import keras
 import numpy as np
@@ -25,14 +25,14 @@ def train(model: keras.Model, log: JsonLog, epochs: int, first: int = 0, size: i
 
 
 def test_one_line_an_epoch_with_all_logs(tmp_path) -> None:
-    before = datetime.now(timezone.utc).replace(microsecond=0)
+    before = datetime.now(UTC).replace(microsecond=0)
     history = train(build(), JsonLog(tmp_path / "log.jsonl"), 3)
     lines = read_log(tmp_path / "log.jsonl")
     assert [(line["epoch"], line["step"]) for line in lines] == [(0, 10), (1, 20), (2, 30)]
     assert [line["logs"]["val_loss"] for line in lines] == history["val_loss"]
     assert {name for line in lines for name in line["logs"]} == {"loss", "val_loss"}
     assert all(line["not_finite"] == [] and line["seconds"] > 0 for line in lines)
-    assert all(before <= datetime.fromisoformat(line["time"]) <= datetime.now(timezone.utc) for line in lines)
+    assert all(before <= datetime.fromisoformat(line["time"]) <= datetime.now(UTC) for line in lines)
 
 
 def test_learning_rate_is_that_of_the_last_step(tmp_path) -> None:
