@@ -6,7 +6,22 @@
 {'colour': (None, 3), 'shape': (None, 5)}
 """
 
-from kerascnn import resnet, resnet9  # noqa: F401  (importing a family registers its networks)
+from kerascnn import (  # noqa: F401  (importing a family registers its networks)
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    googlenet,
+    inception_v3,
+    lenet,
+    mobilenet,
+    preact_resnet,
+    resnet,
+    resnet9,
+    resnet_cifar,
+    vgg,
+    xception,
+)
 from kerascnn.registry import build, describe, list_models
 
 __all__ = ["build", "describe", "list_models"]

@@ -1,7 +1,9 @@
-"""The pieces that every network shares: its pixel input, convolution blocks and classification heads."""
+"""What every network is made of: `Net` holds the options that all of them share and makes their layers."""
 
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import keras
 from keras import layers
@@ -11,84 +13,294 @@ from kerascnn.batch_norm import BatchNorm
 # The statistics of ImageNet in pixel units, the defaults when nothing is known of the pictures.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+NORMS = ("batch", "layer", "group", "none")
 
 
-def pixels(
-    input_shape: tuple[int | None, int | None, int],
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The input (raw pixels in [0, 255]) and the same, zero-centred with unit variance.
+@dataclass(frozen=True)
+class Net:
+    """The options common to all networks, and the pieces that are made with them.
 
-    The layer works in float32 under every policy: bfloat16 holds 8 bits, too few for `pixel - mean`.
+    Attributes:
+        mean, std: Of the pictures, one value per channel in pixel units; ImageNet's where none are given.
+        width: Multiplies the number of filters of every layer.
+        activation: Name of a Keras activation: relu, leaky_relu (slope 0.1), elu, gelu, silu, tanh, ...
+        norm: "batch", "layer" (over the channels), "group" (32 groups, or as many as divide the channels) or "none"
+            (convolutions then have a bias).
+        dropout: Probability of losing a feature, before the head or where the network's paper puts it.
+        stochastic_depth: Probability of losing the last residual branch; it grows linearly from the first.
+        se: Reduction of Squeeze-and-Excitation at the end of every residual branch; True is the paper's 16, 0 none.
+        l1, l2: Penalties on the kernels, added to the loss.
+        initializer: Name of a Keras initialiser for the kernels: he_normal, glorot_uniform, lecun_normal,
+            orthogonal, ...
+        input_noise: Standard deviation of Gaussian noise on the normalised pictures, in training.
+        momentum, epsilon: Of the running statistics of BatchNorm; of the divisor of every norm.
+        padding: Of convolutions with a stride: "symmetric" ((kernel - 1) / 2 on each side, as in the papers) or "same"
+            (TensorFlow's, which pads one side only).
+        head_bias, head_scale: Whether the last layer has a bias; what its outputs are multiplied by.
     """
-    channels = input_shape[-1]
-    mean, std = (_per_channel("mean", mean, channels, IMAGENET_MEAN), _per_channel("std", std, channels, IMAGENET_STD))
-    if min(std) <= 0:
-        raise ValueError(f"`std` must be positive in every channel. Received: std={std}.")
-    inputs = keras.Input(input_shape, name="pixels")
-    normalise = layers.Normalization(mean=mean, variance=[value**2 for value in std], dtype="float32", name="normalise")
-    return inputs, normalise(inputs)
+
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    width: float = 1.0
+    activation: str = "relu"
+    norm: str = "batch"
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    se: int = 0
+    l1: float = 0.0
+    l2: float = 0.0
+    initializer: str = "he_normal"
+    input_noise: float = 0.0
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    padding: str = "symmetric"
+    head_bias: bool = True
+    head_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check every option."""
+        for name, fits, expected in (
+            ("width", self.width > 0, "positive"),
+            ("norm", self.norm in NORMS, f"one of {', '.join(NORMS)}"),
+            ("dropout", 0 <= self.dropout < 1, "in [0, 1)"),
+            ("stochastic_depth", 0 <= self.stochastic_depth < 1, "in [0, 1)"),
+            ("se", self.se >= 0 and int(self.se) == self.se, "a whole number, 0 or more"),
+            ("l1", self.l1 >= 0, "0 or more"),
+            ("l2", self.l2 >= 0, "0 or more"),
+            ("input_noise", self.input_noise >= 0, "0 or more"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("epsilon", self.epsilon > 0, "positive"),
+            ("padding", self.padding in ("symmetric", "same"), "'symmetric' or 'same'"),
+        ):
+            if not fits:
+                raise ValueError(f"`{name}` must be {expected}. Received: {name}={getattr(self, name)!r}.")
+        for name, find in (("activation", keras.activations.get), ("initializer", keras.initializers.get)):
+            try:
+                find(getattr(self, name))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"`{name}` must name one of Keras. Received: {getattr(self, name)!r}.") from error
+
+    def filters(self, count: float, multiple: int = 1) -> int:
+        """So many filters at this width, rounded down to a multiple, which is also the least."""
+        return max(multiple, int(count * self.width) // multiple * multiple)
+
+    def pixels(self, input_shape: tuple[int | None, int | None, int]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """The input (raw pixels in [0, 255]) and the same, zero-centred with unit variance.
+
+        The layer works in float32 under every policy: bfloat16 holds 8 bits, too few for `pixel - mean`.
+        """
+        mean, std = normalisation(input_shape[-1], self.mean, self.std)
+        inputs = keras.Input(input_shape, name="pixels")
+        variance = [value**2 for value in std]
+        x = layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalise")(inputs)
+        if self.input_noise:
+            x = layers.GaussianNoise(self.input_noise, name="input_noise")(x)
+        return inputs, x
+
+    def conv(
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        kernel: int | tuple[int, int] = 3,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        bias: bool = False,
+        padding: str | None = None,
+        name: str,
+    ) -> keras.KerasTensor:
+        """Convolution; `padding` is that of the network unless it is given."""
+        x, padding = self._padded(x, kernel, stride, padding, name)
+        return layers.Conv2D(
+            filters,
+            kernel,
+            stride,
+            padding=padding,
+            groups=groups,
+            use_bias=bias,
+            kernel_initializer=self.initializer,
+            kernel_regularizer=self._penalty(),
+            name=name,
+        )(x)
+
+    def depthwise(
+        self, x: keras.KerasTensor, kernel: int = 3, stride: int = 1, *, bias: bool = False, name: str
+    ) -> keras.KerasTensor:
+        """One filter for every channel."""
+        x, padding = self._padded(x, kernel, stride, None, name)
+        return layers.DepthwiseConv2D(
+            kernel,
+            stride,
+            padding=padding,
+            use_bias=bias,
+            depthwise_initializer=self.initializer,
+            depthwise_regularizer=self._penalty(),
+            name=name,
+        )(x)
+
+    def _padded(
+        self, x: keras.KerasTensor, kernel: int | tuple[int, int], stride: int, padding: str | None, name: str
+    ) -> tuple[keras.KerasTensor, str]:
+        """The picture and Keras' padding argument; with stride 1 "same" is symmetric already."""
+        padding = padding or self.padding
+        if padding != "symmetric":
+            return x, padding
+        if stride == 1:
+            return x, "same"
+        if kernel != 1:
+            x = layers.ZeroPadding2D((kernel - 1) // 2, name=f"{name}_pad")(x)
+        return x, "valid"
+
+    def dense(self, x: keras.KerasTensor, units: int, *, name: str) -> keras.KerasTensor:
+        """Dense layer with a bias, without a non-linearity."""
+        return layers.Dense(units, kernel_initializer=self.initializer, kernel_regularizer=self._penalty(), name=name)(
+            x
+        )
+
+    def normalise(self, x: keras.KerasTensor, *, gamma: str = "ones", name: str) -> keras.KerasTensor:
+        """The network's norm; `gamma` names the initialiser of its scale."""
+        if self.norm == "batch":
+            return BatchNorm(momentum=self.momentum, epsilon=self.epsilon, gamma_initializer=gamma, name=name)(x)
+        if self.norm == "layer":
+            return layers.LayerNormalization(epsilon=self.epsilon, gamma_initializer=gamma, name=name)(x)
+        if self.norm == "group":
+            groups = math.gcd(32, x.shape[-1])
+            return layers.GroupNormalization(groups, epsilon=self.epsilon, gamma_initializer=gamma, name=name)(x)
+        return x
+
+    def activate(self, x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
+        """The network's non-linearity."""
+        if self.activation == "leaky_relu":
+            return layers.LeakyReLU(0.1, name=name)(x)
+        return layers.Activation(self.activation, name=name)(x)
+
+    def conv_norm(
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        kernel: int | tuple[int, int] = 3,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        bias: bool = False,
+        padding: str | None = None,
+        gamma: str = "ones",
+        name: str,
+    ) -> keras.KerasTensor:
+        """Convolution and norm; the convolution has a bias where there is no norm, or where `bias` asks for it."""
+        bias = bias or self.norm == "none"
+        x = self.conv(x, filters, kernel, stride, groups=groups, bias=bias, padding=padding, name=f"{name}_conv")
+        return self.normalise(x, gamma=gamma, name=f"{name}_norm")
+
+    def conv_norm_act(
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        kernel: int | tuple[int, int] = 3,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        bias: bool = False,
+        padding: str | None = None,
+        name: str,
+    ) -> keras.KerasTensor:
+        """Convolution, norm, non-linearity."""
+        x = self.conv_norm(x, filters, kernel, stride, groups=groups, bias=bias, padding=padding, name=name)
+        return self.activate(x, name=f"{name}_act")
+
+    def depthwise_norm_act(
+        self, x: keras.KerasTensor, kernel: int = 3, stride: int = 1, *, name: str
+    ) -> keras.KerasTensor:
+        """Depthwise convolution, norm, non-linearity."""
+        x = self.depthwise(x, kernel, stride, bias=self.norm == "none", name=f"{name}_conv")
+        return self.activate(self.normalise(x, name=f"{name}_norm"), name=f"{name}_act")
+
+    def norm_act(self, x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
+        """Norm and non-linearity, which stand before the convolution in pre-activation networks."""
+        return self.activate(self.normalise(x, name=f"{name}_norm"), name=f"{name}_act")
+
+    def squeeze_excite(
+        self, x: keras.KerasTensor, squeezed: int, *, activation: str = "relu", name: str
+    ) -> keras.KerasTensor:
+        """Every channel times a gate in (0, 1) that looks at all of them. https://arxiv.org/abs/1709.01507"""
+        gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)
+        gate = self.conv(gate, squeezed, 1, bias=True, name=f"{name}_squeeze")
+        gate = layers.Activation(activation, name=f"{name}_squeeze_act")(gate)
+        gate = self.conv(gate, x.shape[-1], 1, bias=True, name=f"{name}_excite")
+        gate = layers.Activation("sigmoid", name=f"{name}_gate")(gate)
+        return layers.Multiply(name=f"{name}_scale")([x, gate])
+
+    def add(self, x: keras.KerasTensor, branch: keras.KerasTensor, drop: float, *, name: str) -> keras.KerasTensor:
+        """The shortcut x plus the residual branch, which gets the options `se` and `stochastic_depth`.
+
+        Stochastic depth (https://arxiv.org/abs/1603.09382) loses the whole branch of a picture with probability `drop`.
+        """
+        if self.se:
+            reduction = 16 if self.se is True else self.se
+            branch = self.squeeze_excite(branch, max(1, branch.shape[-1] // reduction), name=f"{name}_se")
+        if drop:
+            branch = layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(branch)
+        return layers.Add(name=f"{name}_add")([x, branch])
+
+    def drop_rates(self, blocks: int) -> list[float]:
+        """Of the residual branches from the first to the last, by the linear rule of stochastic depth."""
+        return [self.stochastic_depth * (block + 1) / blocks for block in range(blocks)]
+
+    def lose(self, x: keras.KerasTensor, *, name: str = "dropout") -> keras.KerasTensor:
+        """Dropout, where the option asks for it."""
+        return layers.Dropout(self.dropout, name=name)(x) if self.dropout else x
+
+    def heads(
+        self, features: keras.KerasTensor, num_classes: dict[str, int], *, suffix: str = ""
+    ) -> dict[str, keras.KerasTensor]:
+        """One dense layer of float32 logits per head on the shared features (hard parameter sharing)."""
+        outputs = {}
+        for number, (head, classes) in enumerate(num_classes.items()):
+            # A head is named by its user, a layer must be an identifier that no other layer has.
+            name = f"head_{number}_" + re.sub(r"\W", "_", head, flags=re.ASCII) + suffix
+            logits = layers.Dense(
+                classes,
+                use_bias=self.head_bias,
+                kernel_regularizer=self._penalty(),
+                dtype="float32",
+                name=name,
+            )(features)
+            if self.head_scale != 1.0:
+                logits = layers.Rescaling(self.head_scale, dtype="float32", name=f"{name}_scale")(logits)
+            outputs[head + suffix] = logits
+        return outputs
+
+    def _penalty(self) -> keras.Regularizer | None:
+        return keras.regularizers.L1L2(self.l1, self.l2) if self.l1 or self.l2 else None
 
 
-def _per_channel(
-    argument: str, values: Sequence[float] | None, channels: int, imagenet: tuple[float, ...]
-) -> list[float]:
-    if values is None:
-        return list(imagenet) if channels == 3 else [sum(imagenet) / 3] * channels
-    if len(values) != channels:
-        raise ValueError(f"`{argument}` needs one value per channel ({channels}). Received: {list(values)}.")
-    return [float(value) for value in values]
+def normalisation(
+    channels: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel: those given, or else ImageNet's."""
+    found = []
+    for argument, values, imagenet in (("mean", mean, IMAGENET_MEAN), ("std", std, IMAGENET_STD)):
+        if values is None:
+            values = imagenet if channels == 3 else [sum(imagenet) / 3] * channels
+        if len(values) != channels:
+            raise ValueError(f"`{argument}` needs one value per channel ({channels}). Received: {list(values)}.")
+        found.append([float(value) for value in values])
+    if min(found[1]) <= 0:
+        raise ValueError(f"`std` must be positive in every channel. Received: std={found[1]}.")
+    return found[0], found[1]
 
 
-def conv_bn(
-    x: keras.KerasTensor, filters: int, kernel: int = 3, stride: int = 1, *, gamma: str = "ones", name: str
-) -> keras.KerasTensor:
-    """Convolution without bias, then BatchNorm; padding (kernel - 1) / 2 on each side, at every stride."""
-    if stride > 1 and kernel > 1:
-        # "same" pads one side only when the stride is 2; the papers' networks pad both.
-        x = layers.ZeroPadding2D((kernel - 1) // 2, name=f"{name}_pad")(x)
-    x = layers.Conv2D(
-        filters,
-        kernel,
-        stride,
-        padding="valid" if stride > 1 else "same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=f"{name}_conv",
-    )(x)
-    return BatchNorm(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=f"{name}_bn")(x)
+def check_choice(argument: str, value: object, choices: Sequence[object]) -> None:
+    """A `ValueError` where the value is none of the choices."""
+    if value not in choices:
+        expected = " or ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{argument}` must be {expected}. Received: {argument}={value!r}.")
 
 
-def conv_bn_act(
-    x: keras.KerasTensor, filters: int, kernel: int = 3, stride: int = 1, *, activation: str = "relu", name: str
-) -> keras.KerasTensor:
-    """Convolution, BatchNorm, non-linearity."""
-    x = conv_bn(x, filters, kernel, stride, name=name)
-    return layers.Activation(activation, name=f"{name}_act")(x)
-
-
-def heads(
-    features: keras.KerasTensor,
-    num_classes: int | dict[str, int],
-    *,
-    dropout: float = 0.0,
-    use_bias: bool = True,
-    scale: float = 1.0,
-) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
-    """One dense layer of float32 logits per head on the shared features (hard parameter sharing)."""
-    sizes = num_classes if isinstance(num_classes, dict) else {"logits": num_classes}
-    if not sizes or min(sizes.values()) < 1:
-        raise ValueError(f"`num_classes` needs at least one class per head. Received: {num_classes}.")
-    if dropout:
-        features = layers.Dropout(dropout, name="dropout")(features)
-
-    outputs = {}
-    for number, (head, classes) in enumerate(sizes.items()):
-        # A head is named by its user, a layer must be an identifier that no other layer has.
-        name = f"head_{number}_" + re.sub(r"\W", "_", head, flags=re.ASCII)
-        logits = layers.Dense(classes, use_bias=use_bias, dtype="float32", name=name)(features)
-        if scale != 1.0:
-            logits = layers.Rescaling(scale, dtype="float32", name=f"{name}_scale")(logits)
-        outputs[head] = logits
-    return outputs if isinstance(num_classes, dict) else outputs["logits"]
+def check_size(x: keras.KerasTensor, least: int, network: str, fixed: bool = False) -> None:
+    """A `ValueError` where a picture is too small to be reduced, or its size is unknown and must be `fixed`."""
+    height, width = x.shape[1:3]
+    if fixed and None in (height, width):
+        raise ValueError(f"`{network}` flattens the picture: its height and width must be given. Received: None.")
+    if any(size is not None and size < least for size in (height, width)):
+        raise ValueError(f"`{network}` needs {least} pixels in height and width. Received: {height}x{width}.")

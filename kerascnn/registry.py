@@ -2,21 +2,44 @@
 
 import difflib
 import fnmatch
+import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 
 import keras
+
+from kerascnn.blocks import Net
+
+COMMON_OPTIONS = tuple(option.name for option in fields(Net))
+AUXILIARY = "_auxiliary"
 
 
 @dataclass(frozen=True)
 class Network:
-    """One entry of the table; `parameters` counts trainable values for `classes` outputs at `input_shape`."""
+    """One entry of the table.
 
-    builder: Callable[..., keras.Model]
+    Attributes:
+        builder: Makes features of normalised pictures: `builder(net, x, **options)`, with a list of more features where
+            auxiliary heads belong.
+        parameters: Trainable values for `classes` outputs at `input_shape`.
+        classes: Of the data that the network was published for.
+        input_shape: Of its pictures.
+        options: What differs from the defaults of `Net` and of the builder.
+        residual: Whether it has branches to drop (`stochastic_depth`) and to gate (`se`).
+    """
+
+    builder: Callable[..., object]
     parameters: int
-    classes: int
-    input_shape: tuple[int, int, int]
+    classes: int = 1000
+    input_shape: tuple[int, int, int] = (224, 224, 3)
+    options: Mapping[str, object] = field(default_factory=dict)
+    residual: bool = False
+
+    @property
+    def own_options(self) -> list[str]:
+        """Names of the options that this network has besides the common ones."""
+        return [name for name in inspect.signature(self.builder).parameters if name not in ("net", "x")]
 
 
 _NETWORKS: dict[str, Network] = {}
@@ -33,8 +56,8 @@ def list_models(pattern: str = "*") -> list[str]:
     """Names of the networks that match a shell pattern, sorted.
 
     >>> import kerascnn
-    >>> kerascnn.list_models("resnet3*")
-    ['resnet34']
+    >>> kerascnn.list_models("vgg1?")
+    ['vgg11', 'vgg13', 'vgg16', 'vgg19']
     """
     return sorted(fnmatch.filter(_NETWORKS, pattern))
 
@@ -42,9 +65,7 @@ def list_models(pattern: str = "*") -> list[str]:
 def lookup(name: str) -> Network:
     """The entry of `name`; an unknown name is a `ValueError` that lists near names and all names."""
     if name not in _NETWORKS:
-        near = difflib.get_close_matches(name, _NETWORKS, n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"Unknown network {name!r}.{hint} Available: {', '.join(list_models())}.")
+        raise ValueError(f"Unknown network {name!r}.{_near(name, _NETWORKS)} Available: {', '.join(list_models())}.")
     return _NETWORKS[name]
 
 
@@ -58,10 +79,11 @@ def build(
 
     Args:
         name: One of `list_models()`.
-        input_shape: (height, width, channels) of a picture; height and width may be None.
-        num_classes: Number of classes, or `{head: classes}` for a dict of outputs.
-        **options: Passed to the builder: `mean` and `std` (per channel, in pixel units) for every network,
-            the others as the builder's docstring says.
+        input_shape: (height, width, channels) of a picture; height and width may be None where nothing is flattened.
+        num_classes: Number of classes, or `{head: classes}` for a dict of outputs. With auxiliary heads the outputs
+            are a dict in any case.
+        **options: Those of `kerascnn.blocks.Net`, which every network has, and the network's own, such as
+            `stem="small"` for small pictures; see `kerascnn models NAME`.
 
     Raises:
         ValueError: The name is unknown or an option does not fit.
@@ -72,12 +94,29 @@ def build(
     6577600
     """
     network = lookup(name)
-    try:
-        return network.builder(input_shape, num_classes, name=name, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ValueError(f"Network {name!r} has no such option: {error}.") from error
+    own = network.own_options
+    for option in options:
+        if option not in own and option not in COMMON_OPTIONS:
+            known = [*own, *COMMON_OPTIONS]
+            raise ValueError(
+                f"Network {name!r} has no option {option!r}.{_near(option, known)} Options: {', '.join(known)}."
+            )
+    options = {**network.options, **options}
+    net = Net(**{option: value for option, value in options.items() if option in COMMON_OPTIONS})
+    if not network.residual and (net.stochastic_depth or net.se):
+        raise ValueError(f"`{'se' if net.se else 'stochastic_depth'}` is for residual branches; {name!r} has none.")
+    classes = num_classes if isinstance(num_classes, dict) else {"logits": num_classes}
+    if not classes or min(classes.values()) < 1:
+        raise ValueError(f"`num_classes` needs at least one class per head. Received: {num_classes}.")
+
+    inputs, x = net.pixels(input_shape)
+    features = network.builder(net, x, **{option: value for option, value in options.items() if option in own})
+    features, *auxiliary = features if isinstance(features, list) else [features]
+    outputs = net.heads(features, classes)
+    for number, extra in enumerate(auxiliary, 1):
+        outputs |= net.heads(extra, classes, suffix=f"{AUXILIARY}{number}")
+    single = not isinstance(num_classes, dict) and not auxiliary
+    return keras.Model(inputs, outputs["logits"] if single else outputs, name=name)
 
 
 def describe(model_or_name: keras.Model | str) -> dict[str, object]:
@@ -90,7 +129,7 @@ def describe(model_or_name: keras.Model | str) -> dict[str, object]:
     model = model_or_name
     if isinstance(model, str):
         network = lookup(model)
-        model = network.builder(network.input_shape, network.classes, name=model_or_name)
+        model = build(model, network.input_shape, network.classes)
     trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     outputs = model.output if isinstance(model.output, dict) else {"logits": model.output}
     return {
@@ -100,3 +139,8 @@ def describe(model_or_name: keras.Model | str) -> dict[str, object]:
         "trainable_parameters": trainable,
         "parameters": model.count_params(),
     }
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
