@@ -47,6 +47,7 @@ def compete(
     resume: bool = False,
     probabilities: bool = False,
     memory: float | None = None,
+    from_scratch: bool = True,
     console: Console | None = None,
 ) -> Path | None:
     """Train, validate, predict the hidden pictures, export, report; returns the run folder (None after a dry run).
@@ -61,6 +62,7 @@ def compete(
         dry_run: Check everything, print the plan, write nothing.
         resume: Go on with an interrupted run.
         probabilities: Write probabilities.csv as well.
+        from_scratch: Whether the competition forbids published weights: `transfer` is refused.
         memory: GiB that decoded pictures may take, else they are read from disk; None for a quarter of what is free.
 
     Raises:
@@ -70,6 +72,11 @@ def compete(
     began = time.monotonic()
     if "model" in choices:
         lookup(choices["model"])
+    if from_scratch and not resume and choices.get("transfer", "none") != "none":
+        raise ValueError(
+            "A competition is from scratch unless you say that its rules allow published weights. "
+            f"Received: transfer={choices['transfer']}. Add `--no-from-scratch` if they do."
+        )
     order = run_folder.Order(
         data=source,
         columns={"targets": list(targets) if targets else None, "group": group, "id_column": id_column},

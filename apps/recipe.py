@@ -6,12 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 # Spelled out here too, since the command line checks a recipe before the pipelines are imported (a test compares them).
 FILLS = ("constant", "edge", "reflect", "symmetric", "wrap")
 SMOOTHINGS = ("others", "all")
 BALANCES = ("none", "weights", "sampling")
+NORMS = ("batch", "layer", "group", "none")
+TRANSFERS = ("none", "all", "last", "relearn")
+# Fields that are options of the network; what is None is as the network was published.
+NETWORK_OPTIONS = ("stem", "activation", "norm", "dropout", "stochastic_depth", "se", "l1", "l2", "initializer")
+NETWORK_OPTIONS = (*NETWORK_OPTIONS, "input_noise")
 
 SMALL = 64  # pictures up to this many pixels keep their resolution through the first layers
 
@@ -60,6 +66,12 @@ class Recipe:
         warmup: Fraction of the training in which the rate rises.
         patience: Epochs without a better validation accuracy before training stops; 0 never stops.
         seed: Of the split, the initial weights, the order and the augmentation.
+        stem: "small" keeps the resolution in the first layers, "imagenet" does not.
+        activation, norm, dropout, stochastic_depth, se, l1, l2, initializer, input_noise: As in `kerascnn.blocks.Net`;
+            None is the network's own.
+        transfer: "none" begins with random weights, the others with those published for ImageNet
+            (`kerascnn.transfer`): "all" fine-tunes everything, "last" the last third of the layers, "relearn" trains
+            these from scratch.
     """
 
     model: str
@@ -99,6 +111,17 @@ class Recipe:
     warmup: float = 0.25
     patience: int = 10
     seed: int = 0
+    stem: str | None = None
+    activation: str | None = None
+    norm: str | None = None
+    dropout: float | None = None
+    stochastic_depth: float | None = None
+    se: int | None = None
+    l1: float | None = None
+    l2: float | None = None
+    initializer: str | None = None
+    input_noise: float | None = None
+    transfer: str = "none"
 
 
 RECIPES: dict[str, Choices] = {
@@ -192,7 +215,15 @@ def check_choices(choices: Choices) -> Choices:
             "a fraction up to 0.5, a number of folds from 2 on, 0, or a CSV file",
         ),
         ("seed", lambda value: 0 <= value < 2**31, "from 0 to 2147483647"),
+        ("stem", lambda value: value in ("imagenet", "small"), "imagenet or small"),
+        ("norm", lambda value: value in NORMS, f"one of {', '.join(NORMS)}"),
+        ("dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
+        ("stochastic_depth", lambda value: 0 <= value < 1, "in [0, 1)"),
+        *((name, lambda value: value >= 0, "0 or more") for name in ("se", "l1", "l2", "input_noise")),
+        ("transfer", lambda value: value in TRANSFERS, f"one of {', '.join(TRANSFERS)}"),
     ):
+        if name in NETWORK_OPTIONS and checked.get(name) is None:
+            continue
         if name in checked and not fits(checked[name]):
             raise ValueError(f"`{name}` must be {expected}. Received: {name}={checked[name]!r}.")
     return checked
@@ -232,17 +263,23 @@ def resolve(
         classes: Class names of every head.
         own_validation: Whether the data bring a val/ folder.
     """
+    from kerascnn.registry import lookup
+
     size = choices.get("image_size", size)
     small = max(size) <= SMALL
+    from_scratch = choices.get("transfer", "none") == "none"
+    model = choices.get("model", ("resnet9" if small else "resnet18") if from_scratch else "mobilenet_v2")
     batch_size = min(choices.get("batch_size", suitable_batch_size(pictures)), pictures)
     suitable = {
-        "model": "resnet9" if small else "resnet18",
-        "width": 0.5,  # on two cores four times as fast as the full width, for one or two points of accuracy
+        "model": model,
+        # On two cores half the width is four times as fast as the full one, for one or two points of accuracy.
+        "width": 0.5 if from_scratch else 1.0,
         "image_size": size,
         # About 400,000 pictures seen, which two CPU cores compute in some ten minutes.
         "epochs": min(60, max(8, 400_000 // max(pictures, 1))),
         "batch_size": batch_size,
-        "lr": 0.6 * batch_size / 256,
+        # What has learned already must not be shaken.
+        "lr": (0.6 if from_scratch else 0.06) * batch_size / 256,
         # Mirrored digits and letters are other signs or none.
         "flip": not all(len(name) == 1 for names in classes for name in names),
         "crop": max(size) // 16,
@@ -253,6 +290,8 @@ def resolve(
         "translation": 0.0 if small else 0.1,
         "precision": fastest_precision(),
         "val": None if own_validation else 0.1,
+        # Published weights need the strides that they were trained with.
+        "stem": "small" if small and from_scratch and "stem" in lookup(model).own_options else None,
     }
     recipe = Recipe(**{**suitable, **choices, "batch_size": batch_size})
     check_choices(asdict(recipe))
@@ -291,6 +330,10 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
         return (_typed(name, int, value[0]), _typed(name, int, value[1]))
     if kind == (float | str | None):
         return value if value is None or isinstance(value, str) else _typed(name, float, value)
+    if value is None and type(None) in get_args(kind):
+        return None
+    if isinstance(kind, UnionType):
+        (kind,) = (one for one in get_args(kind) if one is not type(None))
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if type(value) is not kind or kind is float:

@@ -15,7 +15,7 @@ import numpy as np
 import kerascnn
 from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
-from apps.recipe import Recipe
+from apps.recipe import NETWORK_OPTIONS, Recipe
 from callbacks import NO_DECAY, SGD, Checkpoint, EarlyStopping, OneCycleSchedule, TerminateOnDivergence
 from pipelines import make_eval, make_train
 from pipelines.stream import Pictures, read_batches
@@ -84,16 +84,20 @@ def keras_names(heads: Iterable[str]) -> dict[str, str]:
 
 
 def build_network(recipe: Recipe, data: Data, precision: str) -> keras.Model:
-    """The recipe's network with the normalisation of these pictures, computing in `precision`."""
+    """The recipe's network with the normalisation of these pictures, computing in `precision`.
+
+    With `transfer` it has the published weights and their normalisation, and what they leave is frozen.
+    """
+    options = {name: getattr(recipe, name) for name in NETWORK_OPTIONS if getattr(recipe, name) is not None}
+    mean, std = data.statistics
+    options = {"width": recipe.width, "mean": mean, "std": std, **options}
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
-        mean, std = data.statistics
-        return kerascnn.build(
-            recipe.model, (*recipe.image_size, 3), data.num_classes, width=recipe.width, mean=mean, std=std
-        )
+        model = kerascnn.build(recipe.model, (*recipe.image_size, 3), data.num_classes, **options)
     finally:
         keras.config.set_dtype_policy(policy)
+    return model if recipe.transfer == "none" else kerascnn.transfer(model, recipe.transfer)
 
 
 def channel_statistics(pictures: Pictures) -> tuple[list[float], list[float]]:

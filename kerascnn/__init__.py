@@ -22,6 +22,24 @@ from kerascnn import (  # noqa: F401  (importing a family registers its networks
     vgg,
     xception,
 )
+from kerascnn.fold import fold_batch_norm
+from kerascnn.fully_convolutional import fully_convolutional
+from kerascnn.imagenet import load_imagenet
+from kerascnn.multi_task import soft_sharing, uncertainty_weighted
 from kerascnn.registry import build, describe, list_models
+from kerascnn.transfer_learning import freeze, layer_groups, transfer, unfreeze
 
-__all__ = ["build", "describe", "list_models"]
+__all__ = [
+    "build",
+    "describe",
+    "fold_batch_norm",
+    "freeze",
+    "fully_convolutional",
+    "layer_groups",
+    "list_models",
+    "load_imagenet",
+    "soft_sharing",
+    "transfer",
+    "uncertainty_weighted",
+    "unfreeze",
+]

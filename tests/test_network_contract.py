@@ -1,0 +1,166 @@
+"""What holds for every network of the package: a new one gets all of this by registering."""
+
+import functools
+import math
+import re
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import kerascnn
+from kerascnn.registry import lookup
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+# On JAX, which compiles every network for a long time, the small ones.
+ON_JAX = (
+    "alexnet",
+    "densenet40_12",
+    "lenet5",
+    "mobilenet_v1",
+    "preact_resnet18",
+    "resnet20",
+    "resnet9",
+    "resnext29_8x64d",
+)
+ON_JAX = (*ON_JAX, "se_resnet18", "vgg11_bn", "wide_resnet16_8")
+# One of each family in every run, where a property takes seconds; the others are deeper or wider forms of these.
+FAMILIES = ("alexnet", "convnext_tiny", "densenet40_12", "densenet_bc_100_12", "efficientnet_b0", "googlenet")
+FAMILIES = (*FAMILIES, "inception_v3", "lenet5", "mobilenet_v1", "mobilenet_v2", "preact_resnet18", "resnet18")
+FAMILIES = (
+    *FAMILIES,
+    "resnet20",
+    "resnet9",
+    "resnet50",
+    "resnext29_8x64d",
+    "vgg11",
+    "vgg11_bn",
+    "wide_resnet16_8",
+    "xception",
+)
+HEADS = {"label": 4, "kids": 2}
+
+
+def networks(quick: Sequence[str]) -> pytest.MarkDecorator:
+    """All names (on JAX the small ones), those that are not quick marked as slow; tests come network by network."""
+    names = kerascnn.list_models() if ON_TENSORFLOW else ON_JAX
+    marked = [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in names]
+    return pytest.mark.parametrize("name", marked, scope="module")
+
+
+every_network = networks(kerascnn.list_models())
+every_family = networks(FAMILIES)
+
+
+def small_shape(name: str) -> tuple[int, int, int]:
+    """Of pictures that the network still takes."""
+    size = {"inception_v3": 75, "alexnet": 63}.get(name, 32)
+    return (size, size, lookup(name).input_shape[-1])
+
+
+def random_batch(name: str, count: int = 4) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Pictures of noise, half of them dark, and labels that agree with it."""
+    generator = np.random.default_rng(0)
+    dark = np.arange(count) % 2
+    pictures = generator.integers(0, 256, (count, *small_shape(name))) / (1 + dark[:, None, None, None])
+    return pictures.astype("float32"), dict.fromkeys(HEADS, dark)
+
+
+@functools.lru_cache(maxsize=1)
+def small_network(name: str) -> keras.Model:
+    """The network at an eighth of its width, in mixed bfloat16, with random scales and statistics in its norms."""
+    keras.utils.set_random_seed(0)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = kerascnn.build(name, small_shape(name), HEADS, width=0.125)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    generator = np.random.default_rng(0)
+    for variable in model.weights:
+        if variable.name in ("gamma", "moving_variance"):  # zero gammas would hide what is behind them
+            variable.assign(generator.uniform(0.5, 1.5, variable.shape))
+    return model
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="The count does not depend on the backend.")
+@every_network
+def test_parameter_count_is_the_published_one(name: str) -> None:
+    network = lookup(name)
+    model = kerascnn.build(name, network.input_shape, network.classes, initializer="zeros")
+    assert sum(math.prod(variable.shape) for variable in model.trainable_variables) == network.parameters
+
+
+@every_network
+def test_logits_are_finite_float32_of_the_heads_shapes(name: str) -> None:
+    pictures, _ = random_batch(name)
+    logits = small_network(name)(pictures)
+    found = {head: (tuple(value.shape), keras.backend.standardize_dtype(value.dtype)) for head, value in logits.items()}
+    assert found == {head: ((4, classes), "float32") for head, classes in HEADS.items()}
+    assert all(np.isfinite(ops.convert_to_numpy(value)).all() for value in logits.values())
+
+
+@every_network
+def test_layer_names_are_unique_and_say_where_a_layer_is(name: str) -> None:
+    names = [layer.name for layer in small_network(name).layers]
+    assert len(set(names)) == len(names)
+    assert not [one for one in names if re.fullmatch(r"(conv2d|activation|add|dense|batch_norm\w*)(_\d+)?", one)]
+
+
+@every_family
+def test_keras_file_and_config_give_the_same_network(name: str, tmp_path) -> None:
+    model = small_network(name)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.to_json() == model.to_json()
+    pictures, _ = random_batch(name)
+    for ours, theirs in zip(model(pictures).values(), again(pictures).values(), strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs))
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="SavedModels are TensorFlow's.")
+@every_family
+def test_saved_model_gives_the_same_answers_at_another_batch_size(name: str, tmp_path) -> None:
+    import tensorflow as tf
+
+    model = small_network(name)
+    model.export(tmp_path / "1", verbose=False)
+    served = tf.saved_model.load(tmp_path / "1").signatures["serving_default"]
+    for count in (1, 3):
+        pictures, _ = random_batch(name, count)
+        for head, logits in model(pictures, training=False).items():
+            # bfloat16 has 8 bits, and the exported graph fuses other operations.
+            np.testing.assert_allclose(served(tf.constant(pictures))[head], logits, rtol=0.1, atol=0.1)
+
+
+@every_network
+def test_wrong_input_is_an_error_before_any_layer_is_made(name: str) -> None:
+    with pytest.raises(ValueError, match="at least one class"):
+        kerascnn.build(name, small_shape(name), 0)
+    with pytest.raises(ValueError, match="one value per channel"):
+        kerascnn.build(name, small_shape(name), 2, mean=[1.0, 2.0])
+    with pytest.raises(ValueError, match="has no option 'colour'"):
+        kerascnn.build(name, small_shape(name), 2, colour=1)
+
+
+@every_family
+def test_every_trainable_variable_learns_and_the_loss_falls(name: str) -> None:
+    model = small_network(name)
+    pictures, labels = random_batch(name)
+    before = [ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        loss={head: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for head in HEADS},
+        run_eagerly=ON_TENSORFLOW,  # tracing takes longer than the few steps
+    )
+    losses = [model.train_on_batch(pictures, labels, return_dict=True)["loss"] for _ in range(4)]
+    still = [
+        variable.path
+        for variable, value in zip(model.trainable_variables, before, strict=True)
+        if np.array_equal(ops.convert_to_numpy(variable), value)
+    ]
+    assert still == []
+    assert losses[-1] < losses[0]
+    small_network.cache_clear()
