@@ -4,17 +4,18 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 EXTRAS := .venv/extras-installed
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet -c constraints.txt
-# What must hold on JAX too: everything about the package `callbacks`.
-ON_JAX := callbacks $(addprefix tests/test_,$(addsuffix .py,batch_size borrow callbacks combinators curves divergence \
-	freeze gradient_noise groups imports interrupt json_log lr_finder monitor optimizers pages plateau rate_callbacks schedules \
-	snapshot_ensemble steps throughput weight_average))
+# What must hold on JAX too: everything about the packages `callbacks` and `kerascnn`.
+ON_JAX := callbacks kerascnn $(addprefix tests/test_,$(addsuffix .py,arithmetic batch_size borrow callbacks combinators \
+	curves decoders divergence families fold freeze fully_convolutional gradient_noise groups imports interrupt json_log \
+	lr_finder monitor multi_task network_contract optimizers pages plateau rate_callbacks schedules snapshot_ensemble steps \
+	throughput weight_average))
 
 .PHONY: help demo test test-extras bench setup lint
 
 help:
 	@echo "make demo         train on handwritten digits: submission, expected score, SavedModel, report (2 minutes)"
-	@echo "make test         run all tests of the default installation"
-	@echo "make test-extras  install the extras, and test on the JAX backend what must hold there too"
+	@echo "make test         run the tests of the default installation (12 minutes on 2 cores)"
+	@echo "make test-extras  run the slow tests; install the extras, test on the JAX backend what must hold there too"
 	@echo "make bench        measure speed side by side"
 	@echo "make setup        create .venv and install, nothing else"
 	@echo "make lint         ruff and mypy"
@@ -23,10 +24,11 @@ demo: $(INSTALLED)
 	$(BIN)/kerascnn compete digits
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-extras: $(EXTRAS)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(ON_JAX)
+	$(BIN)/python -m pytest -n 2 -m slow
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "not slow" $(ON_JAX)
 
 bench: $(INSTALLED)
 	$(BIN)/kerascnn bench pipeline

@@ -87,6 +87,17 @@ def compete(
         str | None,
         typer.Option(help="Rare classes: `weights` in the loss, `sampling` them more often.", show_default="none"),
     ] = None,
+    transfer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|last|relearn",
+            help="Begin with weights published for ImageNet: fine-tune all layers, the last third, or train that anew.",
+            show_default="none",
+        ),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch/--no-from-scratch", help="Whether the rules forbid published weights.")
+    ] = True,
     settings: Settings = None,
     val: Annotated[
         str | None,
@@ -129,6 +140,7 @@ def compete(
         "flip": flip,
         "precision": precision,
         "balance": balance,
+        "transfer": transfer,
         "val": _parse_val(val),
         "seed": seed,
         "image_size": parse_size(image_size),
@@ -152,6 +164,7 @@ def compete(
         resume=resume,
         probabilities=probabilities,
         memory=memory,
+        from_scratch=from_scratch,
         console=Console(quiet),
     )
 
@@ -285,11 +298,44 @@ def lr_find(
 
 
 @app.command()
+def models(
+    name: Annotated[str, typer.Argument(help="A network, or a pattern such as 'resnet5*'.")] = "*",
+    image_size: Annotated[
+        str | None,
+        typer.Option(metavar="HEIGHTxWIDTH", help="Pixels of the pictures.", show_default="the network's own"),
+    ] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Of one head.", show_default="the network's own")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="OPTION=VALUE",
+            help="Any option of the network, such as stem=small or width=0.5; repeat for several.",
+            show_default=False,
+        ),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """List the networks; of one: size, receptive field, parameters and multiply-adds of every layer, its options."""
+    from apps.recipe import parse_settings
+
+    size, options = parse_size(image_size), parse_settings(settings or ())
+    _start(debug)
+    from apps.console import Console
+    from apps.models import models as run
+
+    run(name, size=size, classes=classes, options=options, json_file=json_file, console=Console(quiet))
+
+
+@app.command()
 def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="`pipeline`: augmentation, streaming, and their share of a training; `callbacks`: what they cost."
+            help="`pipeline`: augmentation, streaming, and their share of a training; `callbacks`: what they cost; "
+            "`networks`: a training step and inference, beside PyTorch's; `building`: seconds to build each network."
         ),
     ],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,

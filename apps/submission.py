@@ -24,10 +24,10 @@ LARGEST_DIFFERENCE = 1e-4  # of a probability, between the model in memory and t
 
 def predict_pictures(classifier: Classifier, pictures: Pictures) -> dict[str, np.ndarray]:
     """Probabilities [N, classes] by head, of uint8 pictures [N, height, width, 3]."""
-    empty = np.zeros((0, *pictures.shape[1:]), "uint8")  # an empty batch for no pictures gives arrays of 0 rows
-    batches = read_batches(pictures, BATCH) if len(pictures) else [empty]
+    # For no pictures, 0 rows of the answer for a blank one: some of TensorFlow's convolutions fail on an empty batch.
+    batches = read_batches(pictures, BATCH) if len(pictures) else [np.zeros((1, *pictures.shape[1:]), "uint8")]
     parts = [classifier.predict_pixels(batch) for batch in batches]
-    return {head: np.concatenate([part[head].numpy() for part in parts]) for head in parts[0]}
+    return {head: np.concatenate([part[head].numpy() for part in parts])[: len(pictures)] for head in parts[0]}
 
 
 def make_submission(plan: Plan, predicted: Mapping[str, np.ndarray]) -> tuple[pd.DataFrame, pd.DataFrame]:

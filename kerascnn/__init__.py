@@ -6,9 +6,10 @@
 {'colour': (None, 3), 'shape': (None, 5)}
 """
 
-from kerascnn import (  # noqa: F401  (importing a family registers its networks)
+from kerascnn import (  # noqa: F401  (importing a family of classifiers registers its networks)
     alexnet,
     convnext,
+    decoders,
     densenet,
     efficientnet,
     googlenet,
@@ -22,6 +23,7 @@ from kerascnn import (  # noqa: F401  (importing a family registers its networks
     vgg,
     xception,
 )
+from kerascnn.auxiliary import auxiliary_weights, without_auxiliary
 from kerascnn.fold import fold_batch_norm
 from kerascnn.fully_convolutional import fully_convolutional
 from kerascnn.imagenet import load_imagenet
@@ -30,7 +32,9 @@ from kerascnn.registry import build, describe, list_models
 from kerascnn.transfer_learning import freeze, layer_groups, transfer, unfreeze
 
 __all__ = [
+    "auxiliary_weights",
     "build",
+    "decoders",
     "describe",
     "fold_batch_norm",
     "freeze",
@@ -42,4 +46,5 @@ __all__ = [
     "transfer",
     "uncertainty_weighted",
     "unfreeze",
+    "without_auxiliary",
 ]

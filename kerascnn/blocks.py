@@ -147,8 +147,9 @@ class Net:
             return x, padding
         if stride == 1:
             return x, "same"
-        if kernel != 1:
-            x = layers.ZeroPadding2D((kernel - 1) // 2, name=f"{name}_pad")(x)
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        if (height, width) != (1, 1):
+            x = layers.ZeroPadding2D(((height - 1) // 2, (width - 1) // 2), name=f"{name}_pad")(x)
         return x, "valid"
 
     def dense(self, x: keras.KerasTensor, units: int, *, name: str) -> keras.KerasTensor:

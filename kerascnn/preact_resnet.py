@@ -90,7 +90,7 @@ def wide_resnet(net: Net, x: keras.KerasTensor, *, depth: int = 28, widen: int =
 # name: (builder, options, parameters for 10 classes). Those of 164 and of the Wide ResNets are the papers' (1.7, 11.0,
 # 36.5 and 8.9 million). 110 has as many as ResNet-110: the same convolutions, the same number of normalised maps.
 # 18 has those of ResNet-18 with the small stem (11,173,962), less the norms of its three projections (1,792).
-VARIANTS = {
+VARIANTS: dict[str, tuple[Callable[..., keras.KerasTensor], dict[str, int], int]] = {
     "preact_resnet18": (preact_resnet, {}, 11_172_170),
     "preact_resnet110": (preact_basic, {"depth": 110}, 1_727_962),
     "preact_resnet164": (preact_bottleneck, {"depth": 164}, 1_703_258),

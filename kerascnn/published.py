@@ -101,6 +101,12 @@ TABLES: tuple[tuple[str, str, str, dict[str, float]], ...] = (
     ),
     (
         "CIFAR-10",
+        "Page",
+        "https://github.com/davidcpage/cifar10-fast",
+        {"resnet9": 94.08},
+    ),
+    (
+        "CIFAR-10",
         "Huang et al.",
         "https://github.com/liuzhuang13/DenseNet",
         {"densenet40_12": 94.76, "densenet_100_24": 96.26, "densenet_bc_100_12": 95.49},

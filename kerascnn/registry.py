@@ -6,10 +6,12 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import keras
 
 from kerascnn.blocks import Net
+from kerascnn.layer_table import without_values
 
 COMMON_OPTIONS = tuple(option.name for option in fields(Net))
 AUXILIARY = "_auxiliary"
@@ -29,11 +31,11 @@ class Network:
         residual: Whether it has branches to drop (`stochastic_depth`) and to gate (`se`).
     """
 
-    builder: Callable[..., object]
+    builder: Callable[..., Any]
     parameters: int
     classes: int = 1000
     input_shape: tuple[int, int, int] = (224, 224, 3)
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     residual: bool = False
 
     @property
@@ -73,7 +75,7 @@ def build(
     name: str,
     input_shape: tuple[int | None, int | None, int],
     num_classes: int | dict[str, int],
-    **options: object,
+    **options: Any,
 ) -> keras.Model:
     """Build a network that takes raw pixels in [0, 255] and returns float32 logits.
 
@@ -129,7 +131,7 @@ def describe(model_or_name: keras.Model | str) -> dict[str, object]:
     model = model_or_name
     if isinstance(model, str):
         network = lookup(model)
-        model = build(model, network.input_shape, network.classes)
+        model = without_values(lambda: build(model_or_name, network.input_shape, network.classes))
     trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     outputs = model.output if isinstance(model.output, dict) else {"logits": model.output}
     return {

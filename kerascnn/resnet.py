@@ -9,6 +9,7 @@ Differs from the papers: the last norm of a block starts at zero (https://arxiv.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import keras
 from keras import layers
@@ -102,12 +103,12 @@ def bottleneck_resnet(
 
 
 # name: (blocks per stage, parameters for 1000 classes, options); counts of torchvision 0.29, those with SE of timm
-BASIC_VARIANTS = {
+BASIC_VARIANTS: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {
     "resnet18": ((2, 2, 2, 2), 11_689_512, {}),
     "resnet34": ((3, 4, 6, 3), 21_797_672, {}),
     "se_resnet18": ((2, 2, 2, 2), 11_778_592, {"se": 16}),
 }
-BOTTLENECK_VARIANTS = {
+BOTTLENECK_VARIANTS: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {
     "resnet50": ((3, 4, 6, 3), 25_557_032, {"downsample": "1x1"}),
     "resnet101": ((3, 4, 23, 3), 44_549_160, {"downsample": "1x1"}),
     "resnet152": ((3, 8, 36, 3), 60_192_808, {"downsample": "1x1"}),

@@ -6,6 +6,7 @@ Aggregated Residual Transformations (ResNeXt), https://arxiv.org/abs/1611.05431
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import keras
 from keras import layers
@@ -72,7 +73,7 @@ def resnext_cifar(
 
 # depth: parameters for 10 classes, from the layers' sizes in the paper (0.27, 0.46, 0.66, 0.85 and 1.7 million there)
 DEPTHS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
-CIFAR = {"classes": 10, "input_shape": (32, 32, 3), "residual": True}
+CIFAR: dict[str, Any] = {"classes": 10, "input_shape": (32, 32, 3), "residual": True}
 for _depth, _parameters in DEPTHS.items():
     register(f"resnet{_depth}", Network(resnet_cifar, _parameters, options={"depth": _depth}, **CIFAR))
 register("resnext29_8x64d", Network(resnext_cifar, 34_426_698, **CIFAR))  # 34.4 million in the paper

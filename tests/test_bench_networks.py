@@ -10,15 +10,16 @@ from apps.bench_networks import CASES, Case
 from apps.console import Console
 
 needs_pytorch = pytest.mark.skipif(not bench_pytorch.INSTALLED, reason="PyTorch is not installed: kerascnn[torch].")
-TINY = Case("resnet18", 8, 2, 10, 11_173_962, stem="small")
+TINY = Case("resnet18", 8, 2, 10, 11_173_962, {"stem": "small"})
+LENET = Case("lenet5", 28, 8, 10, 0)
 
 
 @needs_pytorch
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_both_sides_give_the_same_logits_with_the_same_weights(case: Case) -> None:
-    theirs = bench_pytorch.resnet(case.name, case.classes, case.stem)
+    theirs = bench_networks.pytorch_model(case)
     assert bench_pytorch.count_parameters(theirs) == case.parameters
-    ours = kerascnn.build(case.name, (64, 64, 3), case.classes, stem=case.stem, **case.options)
+    ours = kerascnn.build(case.name, (64, 64, 3), case.classes, **case.options)
     copy_weights(ours, theirs, np.random.default_rng(1))
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype("float32")
     expected = bench_pytorch.inference_step(theirs, pictures, "float32")()

@@ -134,7 +134,7 @@ def test_stride_of_the_published_resnet_is_in_its_first_convolution() -> None:
 
 
 def test_networks_without_published_weights_are_named() -> None:
-    with pytest.raises(ValueError, match="No weights are published for 'resnet9'.*vgg16"):
+    with pytest.raises(ValueError, match=r"No weights are published for 'resnet9'.*vgg16"):
         kerascnn.load_imagenet(kerascnn.build("resnet9", (32, 32, 3), 10, width=0.125))
     with pytest.raises(ValueError, match="3 channels"):
         kerascnn.load_imagenet(kerascnn.build("mobilenet_v2", (32, 32, 1), 10))

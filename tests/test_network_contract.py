@@ -9,8 +9,11 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from test_fold import difference, parts, randomise
 
 import kerascnn
+from kerascnn.layer_table import multiply_adds, without_values
+from kerascnn.published import MULTIPLY_ADDS
 from kerascnn.registry import lookup
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -85,12 +88,13 @@ def small_network(name: str) -> keras.Model:
     return model
 
 
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="The count does not depend on the backend.")
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="The counts do not depend on the backend.")
 @every_network
-def test_parameter_count_is_the_published_one(name: str) -> None:
+def test_parameters_and_multiply_adds_are_the_published_ones(name: str) -> None:
     network = lookup(name)
-    model = kerascnn.build(name, network.input_shape, network.classes, initializer="zeros")
+    model = without_values(lambda: kerascnn.build(name, network.input_shape, network.classes))
     assert sum(math.prod(variable.shape) for variable in model.trainable_variables) == network.parameters
+    assert multiply_adds(model) == MULTIPLY_ADDS[name]
 
 
 @every_network
@@ -133,6 +137,15 @@ def test_saved_model_gives_the_same_answers_at_another_batch_size(name: str, tmp
         for head, logits in model(pictures, training=False).items():
             # bfloat16 has 8 bits, and the exported graph fuses other operations.
             np.testing.assert_allclose(served(tf.constant(pictures))[head], logits, rtol=0.1, atol=0.1)
+
+
+@every_family
+def test_same_network_without_batch_norm_gives_the_same_outputs(name: str) -> None:
+    model = kerascnn.build(name, small_shape(name), HEADS, width=0.125)
+    pictures = randomise(model, seed=0)
+    folded = kerascnn.fold_batch_norm(model)
+    assert not parts(folded, keras.layers.BatchNormalization)
+    assert difference(model, folded, pictures) < 1e-4
 
 
 @every_network
