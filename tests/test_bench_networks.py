@@ -1,5 +1,7 @@
 """The benchmark of the networks: both sides compute the same, and ours is measured without PyTorch too."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from apps.bench_networks import CASES, Case
 from apps.console import Console
 
 needs_pytorch = pytest.mark.skipif(not bench_pytorch.INSTALLED, reason="PyTorch is not installed: kerascnn[torch].")
-TINY = Case("resnet18", 8, 2, 10, 11_173_962, {"stem": "small"})
-LENET = Case("lenet5", 28, 8, 10, 0)
+RESNET = Case("resnet18", 8, 2, 10, 11_173_962, {"stem": "small"})
+LENET = Case("lenet5", 32, 8, 10, 62_006)
 
 
 @needs_pytorch
@@ -51,36 +53,46 @@ def copy_weights(ours: keras.Model, theirs, generator: np.random.Generator) -> N
 def test_pytorchs_step_learns_the_batch(precision: str) -> None:
     bench_pytorch.torch.manual_seed(0)
     model = bench_pytorch.resnet("resnet18", 10, "small")
-    step = bench_pytorch.training_step(model, *TINY.data(), precision)
+    step = bench_pytorch.training_step(model, *RESNET.data(), precision)
     losses = [step() for _ in range(8)]
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_our_step_learns_the_batch() -> None:
     keras.utils.set_random_seed(0)
-    step = bench_networks.our_training(TINY, "bfloat16")
-    losses = [float(step()) for _ in range(8)]
+    step = bench_networks.our_training(LENET, "bfloat16")
+    losses = [float(step()) for _ in range(60)]
     assert losses[-1] < 0.5 * losses[0]
     assert keras.config.dtype_policy().name == "float32"
 
 
-@pytest.mark.parametrize("installed", [False, pytest.param(True, marks=needs_pytorch)])
-def test_pytorch_is_compared_with_where_it_is_installed(installed: bool, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(bench_pytorch, "INSTALLED", installed)
-    tables = bench_networks.bench_networks(1, Console(), [TINY], ["float32"], seconds=0.001)
-    titles = [f"resnet18, 8x8, batch 2, float32: {work}" for work in ("training step", "inference")]
+def test_our_step_alone_is_measured_where_pytorch_is_not_installed(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(bench_pytorch, "INSTALLED", False)
+    tables = bench_networks.bench_networks(1, Console(), [LENET], seconds=0.001)
+    titles = [
+        f"lenet5, 32x32, batch 8, {precision}: {work}"
+        for precision in ("bfloat16", "float32")
+        for work in ("training step", "inference")
+    ]
     assert list(tables) == titles
-    for figures in tables.values():
-        assert [figure.name for figure in figures] == ["kerascnn", *["PyTorch"] * installed]
-        assert all(figure.median > 0 for figure in figures)
+    assert [[figure.name for figure in figures] for figures in tables.values()] == [["kerascnn"]] * 4
     printed = capsys.readouterr().out
+    assert printed.startswith("PyTorch is not installed, the figures are of kerascnn alone.")
     assert all(title in printed for title in titles)
-    assert ("pip install 'kerascnn[torch]'" in printed) != installed
+
+
+@needs_pytorch
+def test_the_same_network_of_pytorch_is_measured_beside_ours(capsys) -> None:
+    tables = bench_networks.bench_networks(1, Console(), [RESNET], ["float32"], seconds=0.001)
+    for figures in tables.values():
+        assert [figure.name for figure in figures] == ["kerascnn", "PyTorch"]
+        assert all(figure.median > 0 for figure in figures)
+    assert "not installed" not in capsys.readouterr().out
 
 
 def test_networks_of_different_size_are_not_compared() -> None:
-    with pytest.raises(ValueError, match=r"needs 11,000,000 parameters.*Received: 11,173,962"):
-        bench_networks.our_training(Case("resnet18", 8, 2, 10, 11_000_000, stem="small"), "float32")
+    with pytest.raises(ValueError, match=r"needs 62,000 parameters.*Received: 62,006"):
+        bench_networks.our_training(replace(LENET, parameters=62_000), "float32")
 
 
 def test_building_lists_the_slowest_first_without_the_largest(capsys) -> None:

@@ -26,3 +26,20 @@ def test_example_of_the_callbacks_page_trains_finds_a_rate_and_saves(tmp_path, m
     for kept, saved in zip(read_snapshot("best.npz")[0], loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, saved)
     assert names["stopping"].best == max(model.history.history["average_val_accuracy"])
+
+
+def test_every_network_is_on_the_page_of_the_networks() -> None:
+    import kerascnn
+
+    page = (ROOT / "kerascnn/README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z0-9_]+)`", page))
+    named |= {f"{name}_bn" for name in named if name.startswith("vgg")}
+    named |= (
+        {f"efficientnet_b{number}" for number in range(8)}
+        if "`efficientnet_b0` to `efficientnet_b7`" in page
+        else set()
+    )
+    assert set(kerascnn.list_models()) <= named
+    for name in kerascnn.list_models():
+        for option in kerascnn.registry.lookup(name).own_options:
+            assert f"`{option}`" in page, option
