@@ -7,7 +7,8 @@ Source: Fully Convolutional Networks for Semantic Segmentation, https://arxiv.or
 import keras
 from keras import layers
 
-from kerascnn.fold import ChannelAffine, copy_weights, functional, wiring
+from kerascnn.fold import ChannelAffine
+from kerascnn.graph import copy_weights, functional, wiring
 
 POOLINGS = {
     layers.GlobalAveragePooling2D: layers.AveragePooling2D,

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from kerascnn.fold import functional, wiring
+from kerascnn.graph import functional, wiring
 from kerascnn.registry import AUXILIARY
 
 # Of raw pixels, by Keras' name for the convention: mean, standard deviation, and whether the weights want blue first.

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerascnn.fold import copy_weights, functional
+from kerascnn.graph import copy_weights, functional
 
 
 @keras.saving.register_keras_serializable(package="kerascnn")

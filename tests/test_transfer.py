@@ -103,6 +103,7 @@ def test_a_network_without_published_weights_is_refused_before_training(run_here
     assert "No weights are published for 'resnet9'" in done.stderr
 
 
+@pytest.mark.slow
 def test_competition_with_published_weights_trains_the_last_layers_of_them(
     run_here, tmp_path, source: keras.Model, monkeypatch
 ) -> None:
