@@ -24,11 +24,11 @@ demo: $(INSTALLED)
 	$(BIN)/kerascnn compete digits
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-extras: $(EXTRAS)
-	$(BIN)/python -m pytest -n 2 -m slow
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "not slow" $(ON_JAX)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ON_JAX)
 
 bench: $(INSTALLED)
 	$(BIN)/kerascnn bench pipeline
