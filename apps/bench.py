@@ -12,7 +12,7 @@ from apps import files
 from apps.console import Console
 from apps.run_folder import package_versions
 
-WARM_UP = 5  # steps before each measurement
+WARM_UP = 5
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Contestant:
         start: Makes ready and returns the step. What it starts in the background ends when the step is forgotten, so
             that nothing is prepared in the others' time.
         seconds: How long a measurement takes.
+        warm_up: Steps before each measurement.
     """
 
     name: str
     pictures: int
     start: Callable[[], Callable[[], object]]
     seconds: float = 1.0
+    warm_up: int = WARM_UP
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,15 @@ def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> N
         ValueError: There is no such benchmark.
     """
     from apps.bench_callbacks import bench_callbacks
+    from apps.bench_networks import bench_building, bench_networks
     from apps.bench_pipeline import bench_pipeline
 
-    known = {"pipeline": bench_pipeline, "callbacks": bench_callbacks}
+    known = {
+        "pipeline": bench_pipeline,
+        "callbacks": bench_callbacks,
+        "networks": bench_networks,
+        "building": bench_building,
+    }
     if name not in known:
         raise ValueError(f"There is no benchmark {name!r}. Benchmarks: {', '.join(known)}.")
     if json_file is not None:
@@ -93,7 +101,7 @@ def print_figures(title: str, figures: Iterable[Figure], console: Console, refer
     console.say(title)
     for figure in figures:
         ratio = f"{figure.median / base:7.1%}" if base else ""
-        places = 0 if figure.unit == "pictures/s" else 3
+        places = 3 if figure.unit != "pictures/s" else 0 if figure.median >= 100 else 1
         spread = f"({figure.low:,.{places}f} to {figure.high:,.{places}f})"
         console.say(f"  {figure.name:<52} {figure.median:>10,.{places}f} {figure.unit} {spread:<22} {ratio}".rstrip())
 
@@ -101,7 +109,7 @@ def print_figures(title: str, figures: Iterable[Figure], console: Console, refer
 def _speed(contestant: Contestant) -> float:
     """Pictures a second, of one measurement."""
     step = contestant.start()
-    for _ in range(WARM_UP):
+    for _ in range(contestant.warm_up):
         step()
     start, steps = time.perf_counter(), 0
     while (seconds := time.perf_counter() - start) < contestant.seconds:

@@ -16,8 +16,10 @@ BALANCES = ("none", "weights", "sampling")
 NORMS = ("batch", "layer", "group", "none")
 TRANSFERS = ("none", "all", "last", "relearn")
 # Fields that are options of the network; what is None is as the network was published.
-NETWORK_OPTIONS = ("stem", "activation", "norm", "dropout", "stochastic_depth", "se", "l1", "l2", "initializer")
-NETWORK_OPTIONS = (*NETWORK_OPTIONS, "input_noise")
+NETWORK_OPTIONS = (
+    *("stem", "activation", "norm", "dropout", "stochastic_depth"),
+    *("se", "l1", "l2", "initializer", "input_noise"),
+)
 
 SMALL = 64  # pictures up to this many pixels keep their resolution through the first layers
 

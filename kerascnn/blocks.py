@@ -9,6 +9,7 @@ import keras
 from keras import layers
 
 from kerascnn.batch_norm import BatchNorm
+from kerascnn.convolution import Conv2D
 
 # The statistics of ImageNet in pixel units, the defaults when nothing is known of the pictures.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -111,7 +112,7 @@ class Net:
     ) -> keras.KerasTensor:
         """Convolution; `padding` is that of the network unless it is given."""
         x, padding = self._padded(x, kernel, stride, padding, name)
-        return layers.Conv2D(
+        return Conv2D(
             filters,
             kernel,
             stride,

@@ -11,10 +11,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from kerascnn.convolution import Conv2D
 from kerascnn.graph import copy_weights, functional, wiring
 
 # Linear layers whose last kernel has one slice per output channel. Subclasses may use their kernel differently.
-LINEAR = (layers.Dense, layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2DTranspose)
+LINEAR = (layers.Dense, layers.Conv2D, Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2DTranspose)
 
 
 @keras.saving.register_keras_serializable(package="kerascnn")
