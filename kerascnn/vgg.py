@@ -36,6 +36,7 @@ VARIANTS = {
     "vgg19": ((2, 2, 4, 4, 4), 143_667_240, 143_678_248),
 }
 for _name, (_convolutions, _plain, _batch) in VARIANTS.items():
-    _options = {"convolutions": _convolutions, "dropout": 0.5}
+    # Uniform: drawing 130 million values from the truncated normal distribution takes three seconds.
+    _options = {"convolutions": _convolutions, "dropout": 0.5, "initializer": "he_uniform"}
     register(_name, Network(vgg, _plain, options={**_options, "norm": "none"}))
     register(f"{_name}_bn", Network(vgg, _batch, options=_options))
