@@ -13,7 +13,7 @@ import pandas as pd
 from apps.augmentation import augmentation
 from apps.console import Console, duration
 from apps.recipe import Choices, Recipe, resolve
-from apps.training import Data, build_network
+from apps.training import Data, build_network, check_network
 from pipelines.competition import Competition, encoded_pictures
 from pipelines.encoded import Encoded
 from pipelines.labels import MISSING
@@ -81,6 +81,7 @@ def make_plan(
         list(competition.classes.values()),
         own_validation=bool((competition.train["part"] == "val").any()),
     )
+    check_network(recipe, {head: len(names) for head, names in competition.classes.items()})
     began = time.monotonic()
     with console.progress("decoding", len(labelled) + len(hidden)) as bar:
         allowed = free_for_pictures() if memory is None else memory

@@ -17,6 +17,8 @@ from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
 from apps.recipe import NETWORK_OPTIONS, Recipe
 from callbacks import NO_DECAY, SGD, Checkpoint, EarlyStopping, OneCycleSchedule, TerminateOnDivergence
+from kerascnn.imagenet import check_published
+from kerascnn.layer_table import without_values
 from pipelines import make_eval, make_train
 from pipelines.stream import Pictures, read_batches
 
@@ -88,16 +90,26 @@ def build_network(recipe: Recipe, data: Data, precision: str) -> keras.Model:
 
     With `transfer` it has the published weights and their normalisation, and what they leave is frozen.
     """
-    options = {name: getattr(recipe, name) for name in NETWORK_OPTIONS if getattr(recipe, name) is not None}
     mean, std = data.statistics
-    options = {"width": recipe.width, "mean": mean, "std": std, **options}
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
-        model = kerascnn.build(recipe.model, (*recipe.image_size, 3), data.num_classes, **options)
+        model = _build(recipe, data.num_classes, mean=mean, std=std)
     finally:
         keras.config.set_dtype_policy(policy)
     return model if recipe.transfer == "none" else kerascnn.transfer(model, recipe.transfer)
+
+
+def check_network(recipe: Recipe, num_classes: Mapping[str, int]) -> None:
+    """Raise a `ValueError` where the recipe's network cannot be; takes a moment, since no weights are made."""
+    if recipe.transfer != "none":
+        check_published(recipe.model)
+    without_values(lambda: _build(recipe, num_classes))
+
+
+def _build(recipe: Recipe, num_classes: Mapping[str, int], **options: Any) -> keras.Model:
+    options |= {name: getattr(recipe, name) for name in NETWORK_OPTIONS if getattr(recipe, name) is not None}
+    return kerascnn.build(recipe.model, (*recipe.image_size, 3), dict(num_classes), width=recipe.width, **options)
 
 
 def channel_statistics(pictures: Pictures) -> tuple[list[float], list[float]]:

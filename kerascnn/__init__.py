@@ -8,6 +8,7 @@
 
 from kerascnn import (  # noqa: F401  (importing a family of classifiers registers its networks)
     alexnet,
+    arithmetic,
     convnext,
     decoders,
     densenet,
@@ -32,6 +33,7 @@ from kerascnn.registry import build, describe, list_models
 from kerascnn.transfer_learning import freeze, layer_groups, transfer, unfreeze
 
 __all__ = [
+    "arithmetic",
     "auxiliary_weights",
     "build",
     "decoders",

@@ -1,4 +1,4 @@
-"""Convolution arithmetic: sizes, and the convolution as a matrix.
+"""Convolution arithmetic: sizes, the convolution as a matrix, and (`layer_table`) what every layer of a network does.
 
 A guide to convolution arithmetic for deep learning, https://arxiv.org/abs/1603.07285
 """
@@ -6,6 +6,18 @@ A guide to convolution arithmetic for deep learning, https://arxiv.org/abs/1603.
 from typing import Any
 
 import numpy as np
+
+from kerascnn.layer_table import LayerRow, layer_table, multiply_adds
+
+__all__ = [
+    "LayerRow",
+    "convolution_matrix",
+    "layer_table",
+    "multiply_adds",
+    "output_size",
+    "same_padding",
+    "transposed_output_size",
+]
 
 
 def output_size(n: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:

@@ -1,5 +1,7 @@
 """Auxiliary heads, which help the training of the Inception networks and are dropped afterwards."""
 
+import re
+
 import keras
 
 from kerascnn.registry import AUXILIARY
@@ -15,10 +17,16 @@ def auxiliary_weights(model: keras.Model, weight: float = 0.3) -> dict[str, floa
     >>> auxiliary_weights(model)
     {'label': 1.0, 'label_auxiliary1': 0.3, 'label_auxiliary2': 0.3}
     """
-    return {head: weight if AUXILIARY in head else 1.0 for head in model.output}
+    return {head: weight if re.search(AUXILIARY, head) else 1.0 for head in _heads(model)}
 
 
 def without_auxiliary(model: keras.Model) -> keras.Model:
     """The same network, sharing its weights, without the auxiliary heads; a single head is a single output again."""
-    outputs = {head: logits for head, logits in model.output.items() if AUXILIARY not in head}
+    outputs = {head: logits for head, logits in _heads(model).items() if not re.search(AUXILIARY, head)}
     return keras.Model(model.input, outputs["logits"] if list(outputs) == ["logits"] else outputs, name=model.name)
+
+
+def _heads(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    if not isinstance(model.output, dict) or not any(re.search(AUXILIARY, head) for head in model.output):
+        raise ValueError(f"{model.name!r} has no auxiliary heads. Build it with `auxiliary=True`.")
+    return model.output

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import keras
 from keras import layers
@@ -31,8 +31,8 @@ class Net:
         stochastic_depth: Probability of losing the last residual branch; it grows linearly from the first.
         se: Reduction of Squeeze-and-Excitation at the end of every residual branch; True is the paper's 16, 0 none.
         l1, l2: Penalties on the kernels, added to the loss.
-        initializer: Name of a Keras initialiser for the kernels: he_normal, glorot_uniform, lecun_normal,
-            orthogonal, ...
+        initializer: Name of a Keras initialiser for the kernels, except those of the heads, which are Glorot's:
+            he_normal, glorot_uniform, lecun_normal, orthogonal, ...
         input_noise: Standard deviation of Gaussian noise on the normalised pictures, in training.
         momentum, epsilon: Of the running statistics of BatchNorm; of the divisor of every norm.
         padding: Of convolutions with a stride: "symmetric" ((kernel - 1) / 2 on each side, as in the papers) or "same"
@@ -59,7 +59,13 @@ class Net:
     head_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check every option."""
+        """Check every option; `Net` holds nothing else."""
+        for option in fields(self):
+            value, default = getattr(self, option.name), option.default
+            number = isinstance(default, int | float)
+            if (number and not isinstance(value, int | float)) or (isinstance(default, str) and type(value) is not str):
+                kind = "a number" if number else "text"
+                raise ValueError(f"`{option.name}` must be {kind}. Received: {option.name}={value!r}.")
         for name, fits, expected in (
             ("width", self.width > 0, "positive"),
             ("norm", self.norm in NORMS, f"one of {', '.join(NORMS)}"),
@@ -82,8 +88,10 @@ class Net:
                 raise ValueError(f"`{name}` must name one of Keras. Received: {getattr(self, name)!r}.") from error
 
     def filters(self, count: float, multiple: int = 1) -> int:
-        """So many filters at this width, rounded down to a multiple, which is also the least."""
-        return max(multiple, int(count * self.width) // multiple * multiple)
+        """So many filters at this width; to the nearest multiple, but never less than 90 % of what was asked for."""
+        wanted = count * self.width
+        nearest = max(multiple, int(wanted + multiple // 2) // multiple * multiple)
+        return nearest + multiple if nearest < 0.9 * wanted and multiple > 1 else nearest
 
     def pixels(self, input_shape: tuple[int | None, int | None, int]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """The input (raw pixels in [0, 255]) and the same, zero-centred with unit variance.
@@ -108,9 +116,13 @@ class Net:
         groups: int = 1,
         bias: bool = False,
         padding: str | None = None,
+        initializer: str | None = None,
         name: str,
     ) -> keras.KerasTensor:
-        """Convolution; `padding` is that of the network unless it is given."""
+        """Convolution; `padding` and `initializer` are those of the network unless they are given.
+
+        It has a bias where the network has no norm, or where `bias` asks for it.
+        """
         x, padding = self._padded(x, kernel, stride, padding, name)
         return Conv2D(
             filters,
@@ -118,8 +130,8 @@ class Net:
             stride,
             padding=padding,
             groups=groups,
-            use_bias=bias,
-            kernel_initializer=self.initializer,
+            use_bias=bias or self.norm == "none",
+            kernel_initializer=initializer or self.initializer,
             kernel_regularizer=self._penalty(),
             name=name,
         )(x)
@@ -134,7 +146,7 @@ class Net:
             stride,
             padding=padding,
             use_bias=bias,
-            depthwise_initializer=self.initializer,
+            depthwise_initializer=EveryChannel(self.initializer),
             depthwise_regularizer=self._penalty(),
             name=name,
         )(x)
@@ -170,11 +182,12 @@ class Net:
             return layers.GroupNormalization(groups, epsilon=self.epsilon, gamma_initializer=gamma, name=name)(x)
         return x
 
-    def activate(self, x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
-        """The network's non-linearity."""
-        if self.activation == "leaky_relu":
+    def activate(self, x: keras.KerasTensor, *, activation: str | None = None, name: str) -> keras.KerasTensor:
+        """The network's non-linearity, or the one that is named."""
+        activation = activation or self.activation
+        if activation == "leaky_relu":
             return layers.LeakyReLU(0.1, name=name)(x)
-        return layers.Activation(self.activation, name=name)(x)
+        return layers.Activation(activation, name=name)(x)
 
     def conv_norm(
         self,
@@ -189,9 +202,19 @@ class Net:
         gamma: str = "ones",
         name: str,
     ) -> keras.KerasTensor:
-        """Convolution and norm; the convolution has a bias where there is no norm, or where `bias` asks for it."""
-        bias = bias or self.norm == "none"
-        x = self.conv(x, filters, kernel, stride, groups=groups, bias=bias, padding=padding, name=f"{name}_conv")
+        """Convolution and norm; where there is no norm to begin at zero, the convolution does."""
+        initializer = "zeros" if self.norm == "none" and gamma == "zeros" else None
+        x = self.conv(
+            x,
+            filters,
+            kernel,
+            stride,
+            groups=groups,
+            bias=bias,
+            padding=padding,
+            initializer=initializer,
+            name=f"{name}_conv",
+        )
         return self.normalise(x, gamma=gamma, name=f"{name}_norm")
 
     def conv_norm_act(
@@ -227,19 +250,23 @@ class Net:
         """Every channel times a gate in (0, 1) that looks at all of them. https://arxiv.org/abs/1709.01507"""
         gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)
         gate = self.conv(gate, squeezed, 1, bias=True, name=f"{name}_squeeze")
-        gate = layers.Activation(activation, name=f"{name}_squeeze_act")(gate)
+        gate = self.activate(gate, activation=activation, name=f"{name}_squeeze_act")
         gate = self.conv(gate, x.shape[-1], 1, bias=True, name=f"{name}_excite")
         gate = layers.Activation("sigmoid", name=f"{name}_gate")(gate)
         return layers.Multiply(name=f"{name}_scale")([x, gate])
 
+    def gate(self, branch: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
+        """Squeeze-and-Excitation at the end of a residual branch, where the option `se` asks for it."""
+        if not self.se:
+            return branch
+        reduction = 16 if self.se is True else int(self.se)
+        return self.squeeze_excite(branch, max(1, branch.shape[-1] // reduction), name=f"{name}_se")
+
     def add(self, x: keras.KerasTensor, branch: keras.KerasTensor, drop: float, *, name: str) -> keras.KerasTensor:
-        """The shortcut x plus the residual branch, which gets the options `se` and `stochastic_depth`.
+        """The shortcut x plus the residual branch.
 
         Stochastic depth (https://arxiv.org/abs/1603.09382) loses the whole branch of a picture with probability `drop`.
         """
-        if self.se:
-            reduction = 16 if self.se is True else self.se
-            branch = self.squeeze_excite(branch, max(1, branch.shape[-1] // reduction), name=f"{name}_se")
         if drop:
             branch = layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(branch)
         return layers.Add(name=f"{name}_add")([x, branch])
@@ -276,6 +303,24 @@ class Net:
         return keras.regularizers.L1L2(self.l1, self.l2) if self.l1 or self.l2 else None
 
 
+@keras.saving.register_keras_serializable(package="kerascnn")
+class EveryChannel(keras.initializers.Initializer):
+    """An initialiser for depthwise kernels, whose values have kernel x kernel inputs, not as many for every channel."""
+
+    def __init__(self, initializer: str) -> None:
+        self.initializer = initializer
+
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
+        """Values for (height, width, channels, 1): those for one input channel and as many filters."""
+        height, width, channels, multiplier = shape
+        values = keras.initializers.get(self.initializer)((height, width, 1, channels * multiplier), dtype)
+        return keras.ops.reshape(values, shape)
+
+    def get_config(self) -> dict[str, str]:
+        """With the name."""
+        return {"initializer": self.initializer}
+
+
 def normalisation(
     channels: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> tuple[list[float], list[float]]:
@@ -284,8 +329,8 @@ def normalisation(
     for argument, values, imagenet in (("mean", mean, IMAGENET_MEAN), ("std", std, IMAGENET_STD)):
         if values is None:
             values = imagenet if channels == 3 else [sum(imagenet) / 3] * channels
-        if len(values) != channels:
-            raise ValueError(f"`{argument}` needs one value per channel ({channels}). Received: {list(values)}.")
+        if isinstance(values, int | float) or len(values) != channels:
+            raise ValueError(f"`{argument}` needs one value per channel ({channels}). Received: {values}.")
         found.append([float(value) for value in values])
     if min(found[1]) <= 0:
         raise ValueError(f"`std` must be positive in every channel. Received: std={found[1]}.")

@@ -37,7 +37,8 @@ def convnext_block(net: Net, x: keras.KerasTensor, drop: float, name: str) -> ke
     y = net.normalise(net.depthwise(x, 7, bias=True, name=f"{name}_depthwise"), name=f"{name}_norm")
     y = net.activate(net.conv(y, 4 * filters, 1, bias=True, name=f"{name}_expand"), name=f"{name}_act")
     y = net.conv(y, filters, 1, bias=True, name=f"{name}_project")
-    return net.add(x, LayerScale(name=f"{name}_layer_scale")(y), drop, name=name)
+    y = LayerScale(name=f"{name}_layer_scale")(net.gate(y, name=name))
+    return net.add(x, y, drop, name=name)
 
 
 def convnext(

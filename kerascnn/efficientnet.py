@@ -23,12 +23,6 @@ def mobile_block(
     return net.add(x, y, drop, name=name) if stride == 1 and x.shape[-1] == filters else y
 
 
-def rounded(filters: float) -> int:
-    """The nearest multiple of 8, but never less than 90 % of what was asked for."""
-    multiple = max(8, int(filters + 4) // 8 * 8)
-    return multiple + 8 if multiple < 0.9 * filters else multiple
-
-
 # (expansion, filters, kernel, stride of the first, blocks) of the stages of B0: table 1 of the paper
 STAGES = (
     (1, 16, 3, 1, 1),
@@ -49,17 +43,19 @@ def efficientnet(
     `stem` is "imagenet" (stride 2) or "small" (stride 1, and none in the first two stages).
     """
     check_choice("stem", stem, ("imagenet", "small"))
+    if net.se:
+        raise ValueError(f"EfficientNet has gates of its own: leave `se` out. Received: se={net.se}.")
     small = stem == "small"
-    x = net.conv_norm_act(x, rounded(32 * wider * net.width), 3, 1 if small else 2, name="stem")
+    x = net.conv_norm_act(x, net.filters(32 * wider, 8), 3, 1 if small else 2, name="stem")
     counts = [math.ceil(deeper * count) for *_, count in STAGES]
     drops = iter(net.drop_rates(sum(counts)))
     for stage, ((expansion, filters, kernel, first, _), count) in enumerate(zip(STAGES, counts, strict=True), 1):
         for index in range(count):
             stride = first if index == 0 and not (small and stage < 3) else 1
             name = f"stage{stage}_block{index + 1}"
-            width = rounded(filters * wider * net.width)
+            width = net.filters(filters * wider, 8)
             x = mobile_block(net, x, width, kernel, stride, expansion, next(drops), name)
-    x = net.conv_norm_act(x, rounded(1280 * wider * net.width), 1, name="last")
+    x = net.conv_norm_act(x, net.filters(1280 * wider, 8), 1, name="last")
     return net.lose(layers.GlobalAveragePooling2D(name="pool")(x))
 
 
@@ -74,7 +70,7 @@ VARIANTS = {
     "efficientnet_b6": (1.8, 2.6, 528, 0.5, 43_040_704),
     "efficientnet_b7": (2.0, 3.1, 600, 0.5, 66_347_960),
 }
-# Padding, epsilon and the 0.2 of stochastic depth are those of the authors' implementation.
+# Padding, epsilon and the rate of stochastic depth are those of the authors' implementation.
 OPTIONS = {"activation": "silu", "padding": "same", "epsilon": 1e-3, "stochastic_depth": 0.2}
 for _name, (_wider, _deeper, _pixels, _dropout, _parameters) in VARIANTS.items():
     _options = {**OPTIONS, "wider": _wider, "deeper": _deeper, "dropout": _dropout}

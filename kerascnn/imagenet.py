@@ -1,6 +1,7 @@
 """The weights that Keras publishes for ImageNet, imported into our networks."""
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -58,13 +59,12 @@ def load_imagenet(model: keras.Model, source: keras.Model | None = None) -> kera
     >>> source = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=10)
     >>> model = load_imagenet(kerascnn.build("mobilenet_v2", (32, 32, 3), 10), source)
     """
-    if model.name not in PUBLISHED:
-        raise ValueError(f"No weights are published for {model.name!r}. Networks with weights: {', '.join(PUBLISHED)}.")
+    check_published(model.name)
     if model.input_shape[-1] != 3:
         raise ValueError(f"The published weights are for 3 channels. Received: input shape {model.input_shape[1:]}.")
     source = download(model.name) if source is None else source
     heads = [layer for layer in model.layers if layer.name.startswith("head_") and layer.weights]
-    main = [head for head in heads if AUXILIARY not in head.name]
+    main = [head for head in heads if not re.search(AUXILIARY, head.name)]
     ours, theirs = list(weighted(keras.Model(model.input, main[0].input))), list(weighted(source))
     if len(theirs) == len(ours) + 1:  # the source has its last layer
         last = theirs.pop()
@@ -87,6 +87,12 @@ def load_imagenet(model: keras.Model, source: keras.Model | None = None) -> kera
     # Steps that are compiled already hold the normalisation from before.
     model.train_function = model.test_function = model.predict_function = None
     return model
+
+
+def check_published(name: str) -> None:
+    """A `ValueError` where no weights are published for the network of this name."""
+    if name not in PUBLISHED:
+        raise ValueError(f"No weights are published for {name!r}. Networks with weights: {', '.join(PUBLISHED)}.")
 
 
 def download(name: str) -> keras.Model:

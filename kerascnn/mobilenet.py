@@ -26,7 +26,7 @@ def inverted_residual(
         y = net.conv_norm_act(y, expansion * x.shape[-1], 1, name=f"{name}_expand")
     y = net.depthwise_norm_act(y, 3, stride, name=f"{name}_depthwise")
     y = net.conv_norm(y, filters, 1, name=f"{name}_project")
-    return net.add(x, y, drop, name=name) if stride == 1 and x.shape[-1] == filters else y
+    return net.add(x, net.gate(y, name=name), drop, name=name) if stride == 1 and x.shape[-1] == filters else y
 
 
 def mobilenet_v1(net: Net, x: keras.KerasTensor, *, stem: str = "imagenet") -> keras.KerasTensor:

@@ -22,7 +22,7 @@ def basic_block(
     activated = net.norm_act(x, name=f"{name}_1")
     y = net.conv(activated, filters, 3, stride, name=f"{name}_1_conv")
     y = net.lose(net.norm_act(y, name=f"{name}_2"), name=f"{name}_dropout")
-    y = net.conv(y, filters, 3, name=f"{name}_2_conv")
+    y = net.gate(net.conv(y, filters, 3, name=f"{name}_2_conv"), name=name)
     if not project:
         return net.add(subsampled(x, filters, stride, name), y, drop, name=name)
     return net.add(projected(net, x, activated, filters, stride, name), y, drop, name=name)
@@ -31,11 +31,16 @@ def basic_block(
 def bottleneck_block(
     net: Net, x: keras.KerasTensor, filters: int, stride: int, drop: float, name: str
 ) -> keras.KerasTensor:
-    """Norm, non-linearity and a convolution, three times: 1x1 to fewer maps, 3x3, 1x1 to four times as many."""
+    """Norm, non-linearity and a convolution, three times: 1x1 to fewer maps, 3x3, 1x1 to four times as many.
+
+    Dropout is before the 3x3 convolution.
+    """
     activated = net.norm_act(x, name=f"{name}_1")
     y = net.conv(activated, filters, 1, name=f"{name}_1_conv")
-    y = net.conv(net.norm_act(y, name=f"{name}_2"), filters, 3, stride, name=f"{name}_2_conv")
+    y = net.lose(net.norm_act(y, name=f"{name}_2"), name=f"{name}_dropout")
+    y = net.conv(y, filters, 3, stride, name=f"{name}_2_conv")
     y = net.conv(net.norm_act(y, name=f"{name}_3"), 4 * filters, 1, name=f"{name}_3_conv")
+    y = net.gate(y, name=name)
     return net.add(projected(net, x, activated, 4 * filters, stride, name), y, drop, name=name)
 
 

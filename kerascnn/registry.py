@@ -4,6 +4,7 @@ import difflib
 import fnmatch
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -14,7 +15,7 @@ from kerascnn.blocks import Net
 from kerascnn.layer_table import without_values
 
 COMMON_OPTIONS = tuple(option.name for option in fields(Net))
-AUXILIARY = "_auxiliary"
+AUXILIARY = r"_auxiliary\d+$"  # how the names of auxiliary heads end
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def build(
         name: One of `list_models()`.
         input_shape: (height, width, channels) of a picture; height and width may be None where nothing is flattened.
         num_classes: Number of classes, or `{head: classes}` for a dict of outputs. With auxiliary heads the outputs
-            are a dict in any case.
+            are a dict in any case. Several heads that are to be trained by `fit` on TensorFlow need names of ASCII
+            letters, digits, "_", "-", "." and "/".
         **options: Those of `kerascnn.blocks.Net`, which every network has, and the network's own, such as
             `stem="small"` for small pictures; see `kerascnn models NAME`.
 
@@ -108,15 +110,14 @@ def build(
     if not network.residual and (net.stochastic_depth or net.se):
         raise ValueError(f"`{'se' if net.se else 'stochastic_depth'}` is for residual branches; {name!r} has none.")
     classes = num_classes if isinstance(num_classes, dict) else {"logits": num_classes}
-    if not classes or min(classes.values()) < 1:
-        raise ValueError(f"`num_classes` needs at least one class per head. Received: {num_classes}.")
+    _check_arguments(input_shape, classes)
 
     inputs, x = net.pixels(input_shape)
     features = network.builder(net, x, **{option: value for option, value in options.items() if option in own})
     features, *auxiliary = features if isinstance(features, list) else [features]
     outputs = net.heads(features, classes)
     for number, extra in enumerate(auxiliary, 1):
-        outputs |= net.heads(extra, classes, suffix=f"{AUXILIARY}{number}")
+        outputs |= net.heads(extra, classes, suffix=f"_auxiliary{number}")
     single = not isinstance(num_classes, dict) and not auxiliary
     return keras.Model(inputs, outputs["logits"] if single else outputs, name=name)
 
@@ -141,6 +142,23 @@ def describe(model_or_name: keras.Model | str) -> dict[str, object]:
         "trainable_parameters": trainable,
         "parameters": model.count_params(),
     }
+
+
+def _check_arguments(input_shape: Any, classes: dict[Any, Any]) -> None:
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError("The networks need `keras.config.set_image_data_format('channels_last')`.")
+    sizes = list(input_shape) if isinstance(input_shape, tuple | list) else []
+    known = [size for size in sizes if size is not None]
+    if len(sizes) != 3 or sizes[-1] is None or not all(isinstance(size, int) and size > 0 for size in known):
+        raise ValueError(
+            "`input_shape` must be (height, width, channels), such as (224, 224, 3); height and width may be None. "
+            f"Received: {input_shape!r}."
+        )
+    if not classes or not all(type(count) is int and count > 0 for count in classes.values()):
+        raise ValueError(f"`num_classes` needs a whole number, at least one class, per head. Received: {classes}.")
+    for head in classes:
+        if not isinstance(head, str) or re.search(AUXILIARY, head):
+            raise ValueError(f"A head needs a name that does not end in _auxiliary and a number. Received: {head!r}.")
 
 
 def _near(name: str, known: Iterable[str]) -> str:

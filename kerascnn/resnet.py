@@ -52,7 +52,7 @@ def shortcut(
     """The non-linearity of x + y, with x projected where the block changes its shape."""
     if stride != 1 or x.shape[-1] != y.shape[-1]:
         x = net.conv_norm(x, y.shape[-1], 1, stride, name=f"{name}_shortcut")
-    return net.activate(net.add(x, y, drop, name=name), name=f"{name}_out")
+    return net.activate(net.add(x, net.gate(y, name=name), drop, name=name), name=f"{name}_out")
 
 
 def stages(

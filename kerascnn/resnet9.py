@@ -15,7 +15,7 @@ def residual(net: Net, x: keras.KerasTensor, drop: float, name: str) -> keras.Ke
     filters = x.shape[-1]
     y = net.conv_norm_act(x, filters, name=f"{name}_1")
     y = net.conv_norm_act(y, filters, name=f"{name}_2")
-    return net.add(x, y, drop, name=name)
+    return net.add(x, net.gate(y, name=name), drop, name=name)
 
 
 def pooled(net: Net, x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:

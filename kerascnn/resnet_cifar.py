@@ -32,7 +32,7 @@ def plain_block(net: Net, x: keras.KerasTensor, filters: int, stride: int, drop:
     y = net.conv_norm_act(x, filters, 3, stride, name=f"{name}_1")
     y = net.conv_norm(y, filters, 3, name=f"{name}_2")
     x = subsampled(x, filters, stride, name)
-    return net.activate(net.add(x, y, drop, name=name), name=f"{name}_out")
+    return net.activate(net.add(x, net.gate(y, name=name), drop, name=name), name=f"{name}_out")
 
 
 def blocks_of_depth(depth: int, per_block: int, others: int) -> list[int]:

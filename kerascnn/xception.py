@@ -12,7 +12,7 @@ from kerascnn.registry import Network, register
 def separable(net: Net, x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
     """Depthwise 3x3 and 1x1 with nothing between them, then the norm."""
     x = net.depthwise(x, name=f"{name}_depthwise")
-    x = net.conv(x, filters, 1, bias=net.norm == "none", name=f"{name}_pointwise")
+    x = net.conv(x, filters, 1, name=f"{name}_pointwise")
     return net.normalise(x, name=f"{name}_norm")
 
 
@@ -29,7 +29,7 @@ def block(
         y = layers.MaxPooling2D(3, stride, padding="same", name=f"{name}_pool")(y)
     if stride != 1 or x.shape[-1] != y.shape[-1]:
         x = net.conv_norm(x, y.shape[-1], 1, stride, name=f"{name}_shortcut")
-    return net.add(x, y, drop, name=name)
+    return net.add(x, net.gate(y, name=name), drop, name=name)
 
 
 def xception(net: Net, x: keras.KerasTensor, *, stem: str = "imagenet") -> keras.KerasTensor:

@@ -211,3 +211,77 @@ def test_small_stem_keeps_the_resolution_of_small_pictures(name: str) -> None:
         sizes[stem] = pooled.shape[1]
     assert sizes["imagenet"] == 2
     assert sizes["small"] >= 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "options", "match"),
+    [
+        ((32, 32), 3, {}, r"`input_shape` must be \(height, width, channels\)"),
+        ((32, 32, None), 3, {}, "`input_shape` must be"),
+        ((0, 32, 3), 3, {}, "`input_shape` must be"),
+        (32, 3, {}, "`input_shape` must be"),
+        ((32, 32, 3), "10", {}, "`num_classes` needs a whole number"),
+        ((32, 32, 3), 2.5, {}, "`num_classes` needs a whole number"),
+        ((32, 32, 3), True, {}, "`num_classes` needs a whole number"),
+        ((32, 32, 3), {}, {}, "`num_classes` needs a whole number"),
+        ((32, 32, 3), {1: 3}, {}, "A head needs a name"),
+        ((32, 32, 3), {"label_auxiliary1": 3}, {}, "A head needs a name"),
+        ((32, 32, 3), 3, {"width": "0.5"}, "`width` must be a number"),
+        ((32, 32, 3), 3, {"activation": None}, "`activation` must be text"),
+        ((32, 32, 3), 3, {"mean": 127.5}, "`mean` needs one value per channel"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_an_error(
+    shape: object, classes: object, options: dict[str, object], match: str
+) -> None:
+    with pytest.raises(ValueError, match=match):
+        kerascnn.build("resnet20", shape, classes, **options)
+
+
+def test_depthwise_kernels_begin_with_the_variance_of_their_own_inputs() -> None:
+    """He: 2 / 9 for 3x3 values, however many channels there are."""
+    keras.utils.set_random_seed(0)
+    model = kerascnn.build("mobilenet_v1", (32, 32, 3), 2)
+    for name in ("block1_depthwise_conv", "block13_depthwise_conv"):
+        spread = ops.convert_to_numpy(model.get_layer(name).kernel).std()
+        np.testing.assert_allclose(spread, np.sqrt(2 / 9), rtol=0.15)
+
+
+def test_mobilenet_rounds_to_multiples_of_eight_without_losing_a_tenth() -> None:
+    model = without_values(lambda: kerascnn.build("mobilenet_v2", (32, 32, 3), 2, width=0.75))
+    assert model.get_layer("stage2_block1_project_conv").filters == 24  # 0.75 * 24 = 18; 16 would be less than 90 %
+    assert model.get_layer("stem_conv").filters == 24
+
+
+def test_without_a_norm_every_convolution_has_a_bias_and_blocks_begin_as_their_shortcut() -> None:
+    for name in ("densenet40_12", "preact_resnet18"):
+        model = without_values(lambda name=name: kerascnn.build(name, (32, 32, 3), 2, width=0.5, norm="none"))
+        assert all(layer.use_bias for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    model = kerascnn.build("resnet18", (32, 32, 3), 2, width=0.125, norm="none")
+    assert not ops.convert_to_numpy(model.get_layer("stage4_block2_2_conv").kernel).any()
+    assert ops.convert_to_numpy(model.get_layer("stage4_block2_1_conv").kernel).any()
+
+
+def test_gates_are_before_the_scale_of_convnext_and_only_once_in_efficientnet() -> None:
+    model = without_values(lambda: kerascnn.build("convnext_tiny", (32, 32, 3), 2, width=0.25, se=4))
+    assert model.get_layer("stage1_block1_layer_scale").input is model.get_layer("stage1_block1_se_scale").output
+    with pytest.raises(ValueError, match="has gates of its own"):
+        kerascnn.build("efficientnet_b0", (32, 32, 3), 2, se=16)
+    gates = without_values(lambda: kerascnn.build("efficientnet_b0", (32, 32, 3), 2, activation="leaky_relu"))
+    assert gates.get_layer("stage1_block1_gate_squeeze_act").negative_slope == 0.1
+
+
+def test_networks_without_auxiliary_heads_say_so() -> None:
+    model = kerascnn.build("resnet9", (8, 8, 3), {"my_auxiliary": 2}, width=0.125)
+    for function in (kerascnn.auxiliary_weights, kerascnn.without_auxiliary):
+        with pytest.raises(ValueError, match="has no auxiliary heads"):
+            function(model)
+
+
+def test_channels_first_is_refused() -> None:
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="channels_last"):
+            kerascnn.build("resnet9", (8, 8, 3), 2)
+    finally:
+        keras.config.set_image_data_format("channels_last")
