@@ -223,7 +223,7 @@ def test_existing_output_folder_is_left_alone(run_here, colours, tmp_path) -> No
     ("arguments", "message"),
     [
         (("compete", "nowhere"), "There is no file or folder nowhere"),
-        (("compete", "digits", "--model", "resnet10"), "Unknown network 'resnet10'. Did you mean resnet101"),
+        (("compete", "digits", "--model", "resnet10"), "Unknown network 'resnet10'. Did you mean resnet110"),
         (("compete", "digits", "--image-size", "big"), "`--image-size` must be a number of pixels"),
         (("compete", "digits", "--epochs", "many"), "Invalid value for '--epochs'"),
         (("compete", "digits", "--val", "0.9"), "`val` must be a fraction up to 0.5"),

@@ -31,7 +31,12 @@ QUICK = ("vgg16", "inception_v3", "resnet50", "mobilenet_v2", "xception", "effic
 
 
 def random_source(name: str, size: int, classes: int = 10, **options: object) -> keras.Model:
-    """The model of `keras.applications` with random weights and random statistics in its norms."""
+    """The model of `keras.applications` with random weights, and statistics of pictures in its norms.
+
+    With statistics of anything else the outputs of a deep network hardly depend on the picture, and agree whatever is
+    wrong before the last layers.
+    """
+    keras.utils.set_random_seed(0)
     builder = getattr(keras.applications, PUBLISHED[name][0])
     source = builder(weights=None, input_shape=(size, size, 3), classes=classes, classifier_activation=None, **options)
     generator = np.random.default_rng(0)
@@ -39,25 +44,33 @@ def random_source(name: str, size: int, classes: int = 10, **options: object) ->
         values = []
         for variable in layer.weights:
             value = variable.numpy()
-            # Such that a network of 800 layers does not amplify the rounding of its first ones.
-            if variable.name == "gamma":
+            if variable.name == "gamma" or type(layer).__name__ == "LayerScale":  # which Keras starts at 1e-6
                 value = generator.uniform(0.3, 0.9, value.shape)
-            elif variable.name in ("moving_variance", "variance"):
+            elif variable.name == "variance":
                 value = generator.uniform(1.0, 2.0, value.shape)
-            elif variable.name in ("beta", "bias", "moving_mean", "mean"):
+            elif variable.name in ("beta", "bias", "mean"):
                 value = generator.normal(0.0, 0.1, value.shape)
             values.append(value)
         layer.set_weights(values)
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    pictures = generator.integers(0, 256, (8, size, size, 3)) * generator.uniform(0.2, 1.0, (8, 1, 1, 3))
+    source(preprocessed(name, pictures), training=True)
     return source
+
+
+def preprocessed(name: str, pictures: np.ndarray) -> np.ndarray:
+    """Raw pixels as the model of `keras.applications` wants them."""
+    module = next(module for prefix, module in MODULES.items() if name.startswith(prefix))
+    return getattr(keras.applications, module).preprocess_input(pictures.astype("float32"))
 
 
 def difference(name: str, model: keras.Model, source: keras.Model, size: int) -> float:
     """The largest difference of two networks' outputs on random pictures, relative to the largest output."""
     pictures = np.random.default_rng(1).integers(0, 256, (2, size, size, 3)).astype("float32")
-    module = next(module for prefix, module in MODULES.items() if name.startswith(prefix))
-    expected = source(getattr(keras.applications, module).preprocess_input(pictures.copy()), training=False)
+    expected = source(preprocessed(name, pictures), training=False)
     expected, found = (keras.ops.convert_to_numpy(value) for value in (expected, model(pictures, training=False)))
     return float(np.abs(expected - found).max() / np.abs(expected).max())
 
@@ -153,3 +166,59 @@ def test_without_a_network_the_error_says_where_the_file_belongs(tmp_path) -> No
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "one line: 0 The published weights of 'mobilenet_v2' are not here and cannot be downloaded" in done.stdout
     assert "folder `models` of Keras' home" in done.stdout
+
+
+def test_epsilon_of_the_network_may_differ_from_that_of_the_weights() -> None:
+    """Keras' ResNet has 1.001e-5."""
+    source = random_source("resnet50", 32)
+    for layer in source.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_variance.assign(keras.ops.ones_like(layer.moving_variance) * 0.5)
+    model = kerascnn.load_imagenet(kerascnn.build("resnet50", (32, 32, 3), 10, epsilon=0.1), source)
+    norm, other = model.get_layer("stem_norm"), source.get_layer("conv1_bn")
+    np.testing.assert_allclose(norm.moving_variance, other.moving_variance + 1.001e-5 - 0.1, rtol=1e-5)
+    assert difference("resnet50", model, source, 32) < 1e-4
+
+
+def test_a_difference_in_later_layers_leaves_weights_and_normalisation_as_they_were() -> None:
+    model = kerascnn.build("resnet50", (32, 32, 3), 10, downsample="3x3", mean=[1, 2, 3], std=[4, 5, 6])
+    source = random_source("resnet50", 32)
+    was = model.get_weights()
+    picture = np.full((1, 32, 32, 3), 99.0, "float32")
+    pixels = keras.Model(model.input, model.get_layer("normalise").output)
+    normalised = keras.ops.convert_to_numpy(pixels(picture))
+    with pytest.raises(ValueError, match=r"stage2_block1_1_conv"):  # the stem and the first stage fit
+        kerascnn.load_imagenet(model, source)
+    for value, before_it in zip(model.get_weights(), was, strict=True):
+        np.testing.assert_array_equal(value, before_it)
+    again = keras.Model(model.input, model.get_layer("normalise").output)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(again(picture)), normalised)
+
+
+def test_compiled_steps_use_the_new_normalisation() -> None:
+    model = kerascnn.build("mobilenet_v2", (32, 32, 3), 10, mean=(1, 2, 3), std=(4, 5, 6))
+    source = random_source("mobilenet_v2", 32)
+    pixels = keras.Model(model.input, model.get_layer("normalise").output)
+    picture = np.full((1, 32, 32, 3), 255.0, "float32")
+    model.predict(picture, verbose=0)
+    kerascnn.load_imagenet(model, source)
+    assert model.predict_function is None
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(pixels(picture)), 1.0)
+
+
+def test_download_is_in_float32_and_leaves_the_policy(monkeypatch) -> None:
+    from kerascnn.imagenet import download
+
+    seen = []
+
+    def builder(weights: str) -> None:
+        seen.append((weights, keras.config.dtype_policy().name))
+
+    monkeypatch.setattr(keras.applications, "VGG16", builder)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        download("vgg16")
+        assert seen == [("imagenet", "float32")]
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")

@@ -3,6 +3,7 @@
 import csv
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -113,3 +114,18 @@ def test_a_folder_that_is_no_saved_model_is_refused(run_here, pictures) -> None:
     process = run_here("predict", pictures, pictures)
     assert process.returncode == 2
     assert "There is no SavedModel" in process.stderr
+
+
+def test_no_pictures_have_no_answers() -> None:
+    import tensorflow as tf
+
+    from apps.submission import predict_pictures
+
+    class Blank:
+        def predict_pixels(self, batch: np.ndarray) -> dict[str, object]:
+            assert len(batch), "some of TensorFlow's convolutions fail on an empty batch"
+            return {"label": tf.ones((len(batch), 3))}
+
+    for count in (0, 2):
+        found = predict_pictures(Blank(), np.zeros((count, 8, 8, 3), "uint8"))
+        assert found["label"].shape == (count, 3)

@@ -2,9 +2,12 @@
 
 import json
 
+import keras
+import numpy as np
 import pytest
 
-from apps.recipe import check_choices, load_choices, resolve
+import kerascnn
+from apps.recipe import NETWORK_OPTIONS, check_choices, load_choices, resolve
 from apps.run_folder import kept_choices
 
 ANIMALS, NUMBERS = ["cat", "dog"], ["0", "1", "7"]
@@ -157,3 +160,59 @@ def test_normalisation_does_not_depend_on_where_the_pictures_are(tmp_path) -> No
     which = generator.integers(0, 7, SAMPLE + 500)  # more than the sample
     streamed = Streamed(Encoded.files([tmp_path / f"{number}.png" for number in which]), (4, 4))
     assert channel_statistics(streamed) == channel_statistics(few[which])
+
+
+OPTIONS = {
+    **{"stem": "imagenet", "activation": "elu", "norm": "group", "dropout": 0.25, "stochastic_depth": 0.5},
+    **{"se": 4, "l1": 0.5, "l2": 0.125, "initializer": "orthogonal", "input_noise": 0.75},
+}
+
+
+def test_options_of_the_recipe_are_those_of_the_network(monkeypatch) -> None:
+    from apps import training
+
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(kerascnn, "build", lambda *arguments, **options: asked.update(options))
+    data = training.Data(np.full((4, 8, 8, 3), 100, "uint8"), {}, {"label": ["cat", "dog"]})
+    assert set(NETWORK_OPTIONS) == set(OPTIONS)
+    recipe = resolve({"model": "resnet18", "width": 0.25, **OPTIONS}, 1000, (32, 32), [["cat", "dog"]])
+    training.build_network(recipe, data, "float32")
+    assert {name: asked[name] for name in OPTIONS} == OPTIONS
+    assert asked["width"] == 0.25
+    asked.clear()
+    recipe = resolve({"model": "resnet18"}, 1000, (128, 128), [["cat", "dog"]])
+    training.build_network(recipe, data, "bfloat16")
+    assert set(asked) == {"width", "mean", "std"}  # the network's own for the rest
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_small_pictures_keep_their_resolution_where_the_network_can() -> None:
+    def stem(size: int, **choices: object) -> str | None:
+        return resolve(choices, 1000, (size, size), [["cat", "dog"]]).stem
+
+    assert stem(64, model="resnet18") == "small"
+    assert stem(65, model="resnet18") is None
+    assert stem(32, model="resnet9") is None  # has no such option
+    assert stem(32, model="resnet18", stem="imagenet") == "imagenet"
+    assert stem(32, transfer="all") is None  # published weights have their strides
+
+
+def test_published_weights_get_the_full_width_and_a_tenth_of_the_rate() -> None:
+    scratch, tuned = (resolve(choices, 45_000, (32, 32), [["cat", "dog"]]) for choices in ({}, {"transfer": "last"}))
+    assert (tuned.model, tuned.width) == ("mobilenet_v2", 1.0)
+    assert tuned.lr == pytest.approx(scratch.lr / 10)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        *({"stem": "big"}, {"norm": "instance"}, {"dropout": 1.0}, {"dropout": -0.1}, {"stochastic_depth": 1.0}),
+        *({"se": -1}, {"se": 1.5}, {"l1": -1.0}, {"l2": -1.0}, {"input_noise": -1.0}, {"transfer": "some"}),
+        *({"dropout": "much"}, {"activation": 3}),
+    ],
+)
+def test_network_options_that_do_not_fit_are_refused(choices: dict[str, object]) -> None:
+    (name,) = choices
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        check_choices(choices)
+    assert check_choices({name: None})[name] is None if name != "transfer" else True

@@ -129,3 +129,15 @@ def test_competition_with_published_weights_trains_the_last_layers_of_them(
         model.get_layer("last_conv").get_weights()[0], source.get_layer("Conv_1").get_weights()[0]
     )
     assert model.get_layer("normalise").get_config()["mean"] == [127.5] * 3
+
+
+def test_names_are_matched_from_their_beginning() -> None:
+    model = kerascnn.build("resnet9", (32, 32, 3), 3, width=0.125)
+    with pytest.raises(ValueError, match="No layer with weights"):
+        kerascnn.freeze(model, "conv")  # the end of many names
+
+
+def test_a_resumed_run_does_not_ask_again_whether_published_weights_are_allowed(run_here, colours, tmp_path) -> None:
+    done = run_here("compete", colours, "--transfer", "all", "--resume", "--out", tmp_path / "nowhere")
+    assert done.returncode == 2
+    assert "from scratch" not in done.stderr
