@@ -163,8 +163,16 @@ def test_normalisation_does_not_depend_on_where_the_pictures_are(tmp_path) -> No
 
 
 OPTIONS = {
-    **{"stem": "imagenet", "activation": "elu", "norm": "group", "dropout": 0.25, "stochastic_depth": 0.5},
-    **{"se": 4, "l1": 0.5, "l2": 0.125, "initializer": "orthogonal", "input_noise": 0.75},
+    "stem": "imagenet",
+    "activation": "elu",
+    "norm": "group",
+    "dropout": 0.25,
+    "stochastic_depth": 0.5,
+    "se": 4,
+    "l1": 0.5,
+    "l2": 0.125,
+    "initializer": "orthogonal",
+    "input_noise": 0.75,
 }
 
 
