@@ -21,6 +21,8 @@ from apps.options import (
     Strict,
     Target,
     parse_size,
+    parse_val,
+    recipe_choices,
 )
 
 # Everything else is imported by the command that needs it: TensorFlow takes seconds, `--help` must not.
@@ -141,12 +143,12 @@ def compete(
         "precision": precision,
         "balance": balance,
         "transfer": transfer,
-        "val": _parse_val(val),
+        "val": parse_val(val),
         "seed": seed,
         "image_size": parse_size(image_size),
     }
     # A resumed run has a recipe already: what is given now is only compared with it.
-    choices = _choices(data, recipe or ("default" if resume else None), settings, given)
+    choices = recipe_choices(data, recipe or ("default" if resume else None), settings, given)
     _start(debug)
     from apps.compete import compete as run
     from apps.console import Console
@@ -235,7 +237,7 @@ def show(
     debug: Debug = False,
 ) -> None:
     """Write a contact sheet: what every step of the augmentation makes of some pictures, and all steps together."""
-    choices = _choices(data, recipe, settings, {"image_size": parse_size(image_size), "seed": seed})
+    choices = recipe_choices(data, recipe, settings, {"image_size": parse_size(image_size), "seed": seed})
     _start(debug)
     from apps.console import Console
     from apps.show import show as run
@@ -274,7 +276,7 @@ def lr_find(
     debug: Debug = False,
 ) -> None:
     """Find a learning rate: train for a moment with a rising one, and see where the loss falls and explodes."""
-    choices = _choices(data, recipe, settings, {"image_size": parse_size(image_size)})
+    choices = recipe_choices(data, recipe, settings, {"image_size": parse_size(image_size)})
     _start(debug)
     from apps.console import Console
     from apps.lr_find import lr_find as run
@@ -348,22 +350,6 @@ def bench(
     from apps.console import Console
 
     run(name, json_file, rounds, Console())
-
-
-def _choices(data: str, recipe: str | None, settings: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
-    """Checked fields of the recipe: those of a named recipe, then `--set`, then options of their own."""
-    from apps.recipe import RECIPES, check_choices, load_choices, parse_settings
-
-    base = load_choices(recipe or (data if data in RECIPES else "default"))
-    chosen = {field: value for field, value in given.items() if value is not None}
-    return dict(check_choices({**base, **parse_settings(settings or ()), **chosen}))
-
-
-def _parse_val(text: str | None) -> float | str | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
 
 
 def _start(debug: bool) -> None:

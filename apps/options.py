@@ -1,7 +1,7 @@
 """Options that several commands of `kerascnn` have, with their help."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,3 +66,20 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if not match:
         raise ValueError(f"`--image-size` must be a number of pixels, as 128, or HEIGHTxWIDTH. Received: {text!r}.")
     return int(match[1]), int(match[2] or match[1])
+
+
+def recipe_choices(data: str, recipe: str | None, settings: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Checked fields of the recipe: those of a named recipe, then `--set`, then options of their own."""
+    from apps.recipe import RECIPES, check_choices, load_choices, parse_settings
+
+    base = load_choices(recipe or (data if data in RECIPES else "default"))
+    chosen = {field: value for field, value in given.items() if value is not None}
+    return dict(check_choices({**base, **parse_settings(settings or ()), **chosen}))
+
+
+def parse_val(text: str | None) -> float | str | None:
+    """A fraction or a number of folds of `--val`, else the name of a file."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text

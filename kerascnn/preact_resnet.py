@@ -12,6 +12,7 @@ from keras import layers
 
 from kerascnn.blocks import Net
 from kerascnn.registry import Network, register
+from kerascnn.resnet import stages
 from kerascnn.resnet_cifar import blocks_of_depth, subsampled
 
 
@@ -53,43 +54,38 @@ def projected(
     return net.conv(activated, filters, 1, stride, name=f"{name}_shortcut")
 
 
-def stages(
+def preact_stages(
     net: Net,
     x: keras.KerasTensor,
     block: Callable[..., keras.KerasTensor],
     blocks: Sequence[int],
     filters: Sequence[int],
 ) -> keras.KerasTensor:
-    """A 3x3 stem with the first of `filters`, stages of `blocks` with the others, each but the first with stride 2."""
+    """A 3x3 stem with the first of `filters`, stages with the others, norm and non-linearity, global pooling."""
     x = net.conv(x, net.filters(filters[0]), name="stem_conv")
-    drops = iter(net.drop_rates(sum(blocks)))
-    for stage, (count, width) in enumerate(zip(blocks, filters[1:], strict=True)):
-        for index in range(count):
-            stride = 2 if stage > 0 and index == 0 else 1
-            name = f"stage{stage + 1}_block{index + 1}"
-            x = block(net, x, net.filters(width), stride, next(drops), name)
+    x = stages(net, x, block, blocks, filters[1:])
     return layers.GlobalAveragePooling2D(name="pool")(net.norm_act(x, name="last"))
 
 
 def preact_resnet(net: Net, x: keras.KerasTensor, *, blocks: Sequence[int] = (2, 2, 2, 2)) -> keras.KerasTensor:
     """The four stages of ResNet-18 for small pictures."""
-    return stages(net, x, basic_block, blocks, (64, 64, 128, 256, 512))
+    return preact_stages(net, x, basic_block, blocks, (64, 64, 128, 256, 512))
 
 
 def preact_basic(net: Net, x: keras.KerasTensor, *, depth: int = 110) -> keras.KerasTensor:
     """`depth` = 6 n + 2: three stages of n basic blocks with 16, 32 and 64 filters, shortcuts without weights."""
     blocks = blocks_of_depth(depth, 6, 2)
-    return stages(net, x, partial(basic_block, project=False), blocks, (16, 16, 32, 64))
+    return preact_stages(net, x, partial(basic_block, project=False), blocks, (16, 16, 32, 64))
 
 
 def preact_bottleneck(net: Net, x: keras.KerasTensor, *, depth: int = 164) -> keras.KerasTensor:
     """`depth` = 9 n + 2: three stages of n bottleneck blocks with 64, 128 and 256 filters."""
-    return stages(net, x, bottleneck_block, blocks_of_depth(depth, 9, 2), (16, 16, 32, 64))
+    return preact_stages(net, x, bottleneck_block, blocks_of_depth(depth, 9, 2), (16, 16, 32, 64))
 
 
 def wide_resnet(net: Net, x: keras.KerasTensor, *, depth: int = 28, widen: int = 10) -> keras.KerasTensor:
     """`depth` = 6 n + 4: three stages of n basic blocks with 16, 32 and 64 times `widen` filters."""
-    return stages(net, x, basic_block, blocks_of_depth(depth, 6, 4), (16, 16 * widen, 32 * widen, 64 * widen))
+    return preact_stages(net, x, basic_block, blocks_of_depth(depth, 6, 4), (16, 16 * widen, 32 * widen, 64 * widen))
 
 
 # name: (builder, options, parameters for 10 classes). Those of 164 and of the Wide ResNets are the papers' (1.7, 11.0,

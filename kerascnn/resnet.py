@@ -56,9 +56,25 @@ def shortcut(
 
 
 def stages(
+    net: Net,
+    x: keras.KerasTensor,
+    block: Callable[..., keras.KerasTensor],
+    blocks: Sequence[int],
+    filters: Sequence[int],
+) -> keras.KerasTensor:
+    """So many blocks with so many filters, stage by stage; each stage but the first halves the picture."""
+    drops = iter(net.drop_rates(sum(blocks)))
+    for stage, (count, width) in enumerate(zip(blocks, filters, strict=True), 1):
+        for index in range(1, count + 1):
+            stride = 2 if stage > 1 and index == 1 else 1
+            x = block(net, x, net.filters(width), stride, next(drops), f"stage{stage}_block{index}")
+    return x
+
+
+def imagenet_resnet(
     net: Net, x: keras.KerasTensor, block: Callable[..., keras.KerasTensor], blocks: Sequence[int], stem: str
 ) -> keras.KerasTensor:
-    """The stem, four stages that each halve the picture and double the filters, global pooling."""
+    """The stem, four stages that each double the filters, global pooling."""
     check_choice("stem", stem, ("imagenet", "small"))
     if stem == "imagenet":
         x = net.conv_norm_act(x, net.filters(64), 7, 2, name="stem")
@@ -66,12 +82,7 @@ def stages(
         x = layers.MaxPooling2D(3, 2, name="stem_pool")(x)
     else:
         x = net.conv_norm_act(x, net.filters(64), 3, name="stem")
-    drops = iter(net.drop_rates(sum(blocks)))
-    for stage, count in enumerate(blocks):
-        for index in range(count):
-            stride = 2 if stage > 0 and index == 0 else 1
-            name = f"stage{stage + 1}_block{index + 1}"
-            x = block(net, x, net.filters(64 * 2**stage), stride, next(drops), name)
+    x = stages(net, x, block, blocks, (64, 128, 256, 512))
     return net.lose(layers.GlobalAveragePooling2D(name="pool")(x))
 
 
@@ -79,7 +90,7 @@ def basic_resnet(
     net: Net, x: keras.KerasTensor, *, blocks: Sequence[int] = (2, 2, 2, 2), stem: str = "imagenet"
 ) -> keras.KerasTensor:
     """`blocks` per stage; `stem` is "imagenet" (7x7, a quarter of the picture) or "small" (3x3, all of it)."""
-    return stages(net, x, basic_block, blocks, stem)
+    return imagenet_resnet(net, x, basic_block, blocks, stem)
 
 
 def bottleneck_resnet(
@@ -99,7 +110,7 @@ def bottleneck_resnet(
     """
     check_choice("downsample", downsample, ("1x1", "3x3"))
     block = partial(bottleneck_block, groups=groups, group_width=group_width, downsample=downsample)
-    return stages(net, x, block, blocks, stem)
+    return imagenet_resnet(net, x, block, blocks, stem)
 
 
 # name: (blocks per stage, parameters for 1000 classes, options); counts of torchvision 0.29, those with SE of timm

@@ -13,7 +13,7 @@ from keras import layers
 
 from kerascnn.blocks import Net
 from kerascnn.registry import Network, register
-from kerascnn.resnet import bottleneck_block
+from kerascnn.resnet import bottleneck_block, stages
 
 
 def subsampled(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
@@ -44,23 +44,18 @@ def blocks_of_depth(depth: int, per_block: int, others: int) -> list[int]:
     return [blocks] * 3
 
 
-def stages(
+def small_resnet(
     net: Net, x: keras.KerasTensor, block: Callable[..., keras.KerasTensor], blocks: Sequence[int], filters: int
 ) -> keras.KerasTensor:
-    """A 3x3 stem with `filters`, and stages that each halve the picture and double them."""
+    """A 3x3 stem with `filters`, three stages that each double them, global pooling."""
     x = net.conv_norm_act(x, net.filters(filters), name="stem")
-    drops = iter(net.drop_rates(sum(blocks)))
-    for stage, count in enumerate(blocks):
-        for index in range(count):
-            stride = 2 if stage > 0 and index == 0 else 1
-            name = f"stage{stage + 1}_block{index + 1}"
-            x = block(net, x, net.filters(filters * 2**stage), stride, next(drops), name)
+    x = stages(net, x, block, blocks, (filters, 2 * filters, 4 * filters))
     return net.lose(layers.GlobalAveragePooling2D(name="pool")(x))
 
 
 def resnet_cifar(net: Net, x: keras.KerasTensor, *, depth: int = 20) -> keras.KerasTensor:
     """`depth` = 6 n + 2: three stages of n blocks with 16, 32 and 64 filters."""
-    return stages(net, x, plain_block, blocks_of_depth(depth, 6, 2), 16)
+    return small_resnet(net, x, plain_block, blocks_of_depth(depth, 6, 2), 16)
 
 
 def resnext_cifar(
@@ -68,7 +63,7 @@ def resnext_cifar(
 ) -> keras.KerasTensor:
     """`depth` = 9 n + 2: three stages of n bottleneck blocks with 256, 512 and 1024 filters."""
     block = partial(bottleneck_block, groups=groups, group_width=group_width)
-    return stages(net, x, block, blocks_of_depth(depth, 9, 2), 64)
+    return small_resnet(net, x, block, blocks_of_depth(depth, 9, 2), 64)
 
 
 # depth: parameters for 10 classes, from the layers' sizes in the paper (0.27, 0.46, 0.66, 0.85 and 1.7 million there)
