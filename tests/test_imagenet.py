@@ -31,8 +31,8 @@ QUICK = ("vgg16", "inception_v3", "resnet50", "mobilenet_v2", "xception", "effic
 
 
 # So deep that with statistics of pictures a rounding grows to another answer. With the statistics that norms begin with
-# the answer hardly depends on the picture: these are compared in their weights, B0 to B4 in everything.
-CHAOTIC = ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7")
+# the answer hardly depends on the picture: these are compared in their weights, B0 to B3 in everything.
+CHAOTIC = ("efficientnet_b4", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7")
 
 
 def random_source(name: str, size: int, classes: int = 10, **options: object) -> keras.Model:
