@@ -10,12 +10,13 @@ ON_JAX := callbacks kerascnn $(addprefix tests/test_,$(addsuffix .py,architectur
 	lr_finder monitor multi_task network_contract optimizers pages plateau rate_callbacks schedules snapshot_ensemble \
 	steps throughput weight_average))
 
-.PHONY: help demo test test-extras bench setup lint
+.PHONY: help demo test test-extras test-slow bench setup lint
 
 help:
 	@echo "make demo         train on handwritten digits: submission, expected score, SavedModel, report (2 minutes)"
 	@echo "make test         run the tests of the default installation (12 minutes on 2 cores)"
-	@echo "make test-extras  run the slow tests; install the extras, test on the JAX backend what must hold there too"
+	@echo "make test-extras  test all published weights; install the extras, test on JAX what must hold there too"
+	@echo "make test-slow    all slow tests: what make test shows for one network of each family, for all 54"
 	@echo "make bench        measure speed side by side"
 	@echo "make setup        create .venv and install, nothing else"
 	@echo "make lint         ruff and mypy"
@@ -27,8 +28,11 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-extras: $(EXTRAS)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests/test_imagenet.py tests/test_transfer.py
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ON_JAX)
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 bench: $(INSTALLED)
 	$(BIN)/kerascnn bench pipeline
