@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import keras
 from keras import layers
@@ -196,25 +197,17 @@ class Net:
         kernel: int | tuple[int, int] = 3,
         stride: int = 1,
         *,
-        groups: int = 1,
-        bias: bool = False,
-        padding: str | None = None,
         gamma: str = "ones",
         name: str,
+        **convolution: Any,
     ) -> keras.KerasTensor:
-        """Convolution and norm; where there is no norm to begin at zero, the convolution does."""
-        initializer = "zeros" if self.norm == "none" and gamma == "zeros" else None
-        x = self.conv(
-            x,
-            filters,
-            kernel,
-            stride,
-            groups=groups,
-            bias=bias,
-            padding=padding,
-            initializer=initializer,
-            name=f"{name}_conv",
-        )
+        """Convolution (`convolution`: the other options of `conv`) and norm.
+
+        `gamma` names the initialiser of the norm's scale; zeros are the kernel's where there is no norm.
+        """
+        if self.norm == "none" and gamma == "zeros":
+            convolution["initializer"] = gamma
+        x = self.conv(x, filters, kernel, stride, name=f"{name}_conv", **convolution)
         return self.normalise(x, gamma=gamma, name=f"{name}_norm")
 
     def conv_norm_act(
@@ -224,14 +217,11 @@ class Net:
         kernel: int | tuple[int, int] = 3,
         stride: int = 1,
         *,
-        groups: int = 1,
-        bias: bool = False,
-        padding: str | None = None,
         name: str,
+        **convolution: Any,
     ) -> keras.KerasTensor:
-        """Convolution, norm, non-linearity."""
-        x = self.conv_norm(x, filters, kernel, stride, groups=groups, bias=bias, padding=padding, name=name)
-        return self.activate(x, name=f"{name}_act")
+        """Convolution (with the other options of `conv`), norm, non-linearity."""
+        return self.activate(self.conv_norm(x, filters, kernel, stride, name=name, **convolution), name=f"{name}_act")
 
     def depthwise_norm_act(
         self, x: keras.KerasTensor, kernel: int = 3, stride: int = 1, *, name: str

@@ -27,8 +27,8 @@ FAMILIES = (
     *("mobilenet_v1", "mobilenet_v2", "preact_resnet18", "resnet18", "resnet20", "resnet50", "resnet9"),
     *("vgg11", "vgg11_bn", "wide_resnet16_8", "xception"),
 )
-# So deep that with random weights a rounding, or a branch that is dropped, makes another network of them: their folding
-# and the loss of their first steps are not compared. They are the code of B0 to B4, with more blocks.
+# So deep that with random weights a rounding makes another network of them: their folding is not compared. They are the
+# code of B0 to B4, with more blocks.
 CHAOTIC = ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7")
 SMALLEST = ("lenet5", "mobilenet_v1", "resnet9", "resnet20", "vgg11_bn")  # built and traced in a second
 HEADS = {"label": 4, "kids": 2}
@@ -183,7 +183,7 @@ def test_wrong_input_is_an_error_before_any_layer_is_made(name: str) -> None:
 @every_family
 def test_every_trainable_variable_learns_and_the_loss_falls(name: str) -> None:
     model = small_network(name)
-    pictures, labels = random_batch(name)
+    pictures, labels = random_batch(name, 16)  # norms of the smallest maps see no more values than pictures
     before = [ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     model.compile(
         keras.optimizers.Adam(1e-4),
@@ -197,5 +197,5 @@ def test_every_trainable_variable_learns_and_the_loss_falls(name: str) -> None:
         if np.array_equal(ops.convert_to_numpy(variable), value)
     ]
     assert still == []
-    assert name in CHAOTIC or min(losses[1:]) < losses[0]
+    assert min(losses[1:]) < losses[0]
     small_network.cache_clear()

