@@ -81,6 +81,19 @@ def test_own_gradient_is_for_small_maps_in_bfloat16(size: int, dtype: str, optio
     assert ("Conv2DBackpropFilter" not in {operation.type for operation in graph.get_operations()}) == own
 
 
+def test_groups_are_convolved_as_by_keras() -> None:
+    x = tf.constant(np.random.default_rng(0).normal(size=(4, 8, 8, 6)).astype("float32"))
+    answers = []
+    for kind in (Conv2D, keras.layers.Conv2D):
+        layer = kind(8, 3, padding="same", groups=2, dtype="mixed_bfloat16")
+        layer.build(x.shape)
+        values = np.random.default_rng(1).normal(size=layer.kernel.shape)
+        layer.set_weights([values.astype("float32"), np.full(8, 0.5)])
+        answers.append(outputs_and_gradients(layer, x))
+    for ours, of_keras in zip(*answers, strict=True):
+        np.testing.assert_array_equal(ours, of_keras)
+
+
 def test_pictures_of_unknown_size_are_convolved_as_by_keras() -> None:
     inputs = keras.Input((None, None, 2))
     model = keras.Model(inputs, Conv2D(3, 3, padding="same", dtype="mixed_bfloat16")(inputs))

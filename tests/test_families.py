@@ -84,6 +84,13 @@ def test_every_norm_can_be_chosen(norm: str) -> None:
     assert np.isfinite(ops.convert_to_numpy(model(np.full((2, 16, 16, 3), 99.0, "float32")))).all()
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 16), (7, 1)])
+def test_group_norm_has_32_groups_or_as_many_as_divide_the_channels(channels: int, groups: int) -> None:
+    inputs = keras.Input((4, 4, channels))
+    model = keras.Model(inputs, Net(norm="group").normalise(inputs, name="norm"))
+    assert model.get_layer("norm").groups == groups
+
+
 @pytest.mark.parametrize(
     ("activation", "at_minus_two"),
     [
@@ -254,9 +261,10 @@ def test_mobilenet_rounds_to_multiples_of_eight_without_losing_a_tenth() -> None
 
 
 def test_without_a_norm_every_convolution_has_a_bias_and_blocks_begin_as_their_shortcut() -> None:
-    for name in ("densenet40_12", "preact_resnet18"):
+    convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    for name in ("densenet40_12", "preact_resnet18", "mobilenet_v1"):
         model = without_values(lambda name=name: kerascnn.build(name, (32, 32, 3), 2, width=0.5, norm="none"))
-        assert all(layer.use_bias for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+        assert all(layer.use_bias for layer in model.layers if isinstance(layer, convolutions))
     model = kerascnn.build("resnet18", (32, 32, 3), 2, width=0.125, norm="none")
     assert not ops.convert_to_numpy(model.get_layer("stage4_block2_2_conv").kernel).any()
     assert ops.convert_to_numpy(model.get_layer("stage4_block2_1_conv").kernel).any()
