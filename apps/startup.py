@@ -1,5 +1,7 @@
-"""Import TensorFlow without its start-up chatter, which would hide the one line a user needs."""
+"""Import TensorFlow: without the chatter at its start, which hides the one line a user needs, and with a quick end."""
 
+import atexit
+import gc
 import os
 from types import ModuleType
 
@@ -22,4 +24,6 @@ def import_tensorflow(debug: bool = False) -> ModuleType:
     finally:
         os.dup2(standard_error, 2)
         os.close(standard_error)
+    # Python's last garbage collections would walk through all of TensorFlow, 2 s at the end of every command.
+    atexit.register(gc.freeze)
     return tf
