@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def test_report_is_one_file_that_needs_no_network(digits_run) -> None:
     assert "kerascnn compete digits --epochs 6" in page
 
 
-def test_two_heads_a_group_and_messy_files(run_cli, tmp_path) -> None:
+def test_two_heads_a_group_and_messy_files(run_cli, run_here, tmp_path) -> None:
     """Two label columns, a group, a row without file, an unreadable picture, unreadable and repeated hidden ones."""
     root = tmp_path / "messy data"
     rows = ["name;owner id;hair colour/tone;größe"]
@@ -155,7 +156,7 @@ def test_two_heads_a_group_and_messy_files(run_cli, tmp_path) -> None:
     (root / "test.csv").write_text("name\n2\n10\n404\n2\n")
     options = ("--target", "hair colour/tone", "--target", "größe", "--group", "owner id", *QUICK)
 
-    process = run_cli("compete", root, *options, "--strict")
+    process = run_here("compete", root, *options, "--strict")
     assert process.returncode == 2
     assert "`--strict` allows nothing to be left out, and 4 things would be" in process.stderr
 
@@ -207,12 +208,12 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run_here, colours, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_second_run_takes_a_new_folder_and_version_and_quiet_prints_nothing(run_cli, colours, tmp_path) -> None:
-    for _ in range(2):
-        process = run_cli("compete", colours, *QUICK, "--epochs", 1, "--quiet")
-        assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["colours", "colours-2"]
-    assert sorted(path.name for path in (tmp_path / "saved_models/colours").iterdir()) == ["1", "2"]
+def test_second_run_takes_a_new_folder_and_version_and_quiet_prints_nothing(digits_run, run_cli, tmp_path) -> None:
+    shutil.copytree(digits_run[0], tmp_path, dirs_exist_ok=True)
+    process = run_cli("compete", "digits", "--epochs", 1, "--width", 0.125, "--quiet")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["digits", "digits-2"]
+    assert sorted(path.name for path in (tmp_path / "saved_models/digits").iterdir()) == ["1", "2"]
 
 
 def test_existing_output_folder_is_left_alone(run_here, colours, tmp_path) -> None:
@@ -435,16 +436,16 @@ def test_killed_run_resumes_to_the_history_of_an_uninterrupted_one(colours, tmp_
     assert submissions[0] == submissions[1]
 
 
-def test_resume_refuses_changed_data_and_a_changed_recipe(run_cli, colours, tmp_path) -> None:
+def test_resume_refuses_changed_data_and_a_changed_recipe(run_cli, run_here, colours, tmp_path) -> None:
     assert run_cli("compete", colours, *QUICK, "--epochs", 1, "--out", "out").returncode == 0
-    process = run_cli("compete", colours, "--resume", "--out", "out")
+    process = run_here("compete", colours, "--resume", "--out", "out")
     assert (process.returncode, "out is finished" in process.stderr) == (2, True)
     (tmp_path / "out/result.json").unlink()
-    process = run_cli("compete", colours, "--resume", "--out", "out", "--epochs", 5)
+    process = run_here("compete", colours, "--resume", "--out", "out", "--epochs", 5)
     assert (process.returncode, "epochs is 1, asked for 5" in process.stderr) == (2, True)
     table = (colours / "train.csv").read_text()
     (colours / "train.csv").write_text(table.replace("000,red", "000,blue"))
-    process = run_cli("compete", colours, "--resume", "--out", "out")
+    process = run_here("compete", colours, "--resume", "--out", "out")
     assert (process.returncode, "have changed since" in process.stderr) == (2, True)
 
 
