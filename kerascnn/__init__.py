@@ -7,6 +7,7 @@
 """
 
 from kerascnn import (  # noqa: F401  (importing a family of classifiers registers its networks)
+    airbench,
     alexnet,
     arithmetic,
     convnext,
@@ -31,6 +32,7 @@ from kerascnn.imagenet import load_imagenet
 from kerascnn.multi_task import soft_sharing, uncertainty_weighted
 from kerascnn.registry import build, describe, list_models
 from kerascnn.transfer_learning import freeze, layer_groups, transfer, unfreeze
+from kerascnn.whitening import fit_whitening
 
 __all__ = [
     "arithmetic",
@@ -38,6 +40,7 @@ __all__ = [
     "build",
     "decoders",
     "describe",
+    "fit_whitening",
     "fold_batch_norm",
     "freeze",
     "fully_convolutional",

@@ -5,6 +5,8 @@ as the fused kernel (532 against 56 ms forward and backward, 256x32x32x128 in bf
 training time of a residual network. XLA, which the JAX backend always uses, fuses by itself.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -18,8 +20,29 @@ else:
 class BatchNorm(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` (same arguments, weights and values), fast for pictures on TensorFlow.
 
-    Source: Batch Normalization, https://arxiv.org/abs/1502.03167
+    Args:
+        frozen_scale: What the scale stays at, instead of being trained; 0 trains it.
+        **options: Of Keras' class.
+
+    Source: Batch Normalization, https://arxiv.org/abs/1502.03167; frozen scales,
+    https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/
     """
+
+    def __init__(self, *, frozen_scale: float = 0.0, **options: Any) -> None:
+        if frozen_scale:
+            options["gamma_initializer"] = keras.initializers.Constant(frozen_scale)
+        super().__init__(**options)
+        self.frozen_scale = frozen_scale
+
+    def add_weight(self, *args: Any, **options: Any) -> keras.Variable:
+        """Keras' method; a frozen scale is not trainable."""
+        if self.frozen_scale and options.get("name") == "gamma":
+            options["trainable"] = False
+        return super().add_weight(*args, **options)
+
+    def get_config(self) -> dict[str, Any]:
+        """Keras' and the frozen scale."""
+        return {**super().get_config(), "frozen_scale": self.frozen_scale}
 
     def call(self, inputs: keras.KerasTensor, training: bool | None = None, mask: object = None) -> keras.KerasTensor:
         """Normalise (batch, height, width, channels) with the batch's statistics, or the running ones."""

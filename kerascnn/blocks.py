@@ -11,6 +11,8 @@ from keras import layers
 
 from kerascnn.batch_norm import BatchNorm
 from kerascnn.convolution import Conv2D
+from kerascnn.initializers import EveryChannel, get_initializer
+from kerascnn.whitening import PatchWhitening
 
 # The statistics of ImageNet in pixel units, the defaults when nothing is known of the pictures.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -33,9 +35,12 @@ class Net:
         se: Reduction of Squeeze-and-Excitation at the end of every residual branch; True is the paper's 16, 0 none.
         l1, l2: Penalties on the kernels, added to the loss.
         initializer: Name of a Keras initialiser for the kernels, except those of the heads, which are Glorot's:
-            he_normal, glorot_uniform, lecun_normal, orthogonal, ...
+            he_normal, glorot_uniform, lecun_normal, orthogonal, ..., or dirac (`kerascnn.initializers.Dirac`).
         input_noise: Standard deviation of Gaussian noise on the normalised pictures, in training.
         momentum, epsilon: Of the running statistics of BatchNorm; of the divisor of every norm.
+        frozen_scale: What the scale of every BatchNorm stays at, instead of being trained; 0 trains it.
+        whitening: Side of the patches that a first layer whitens (`kerascnn.whitening`, usually 2), a non-linearity
+            behind it; 0 for none. `fit_whitening` computes its filters from the pictures.
         padding: Of convolutions with a stride: "symmetric" ((kernel - 1) / 2 on each side, as in the papers) or "same"
             (TensorFlow's, which pads one side only).
         head_bias, head_scale: Whether the last layer has a bias; what its outputs are multiplied by.
@@ -55,6 +60,8 @@ class Net:
     input_noise: float = 0.0
     momentum: float = 0.9
     epsilon: float = 1e-5
+    frozen_scale: float = 0.0
+    whitening: int = 0
     padding: str = "symmetric"
     head_bias: bool = True
     head_scale: float = 1.0
@@ -78,11 +85,14 @@ class Net:
             ("input_noise", self.input_noise >= 0, "0 or more"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             ("epsilon", self.epsilon > 0, "positive"),
+            ("frozen_scale", self.frozen_scale >= 0, "0 or more"),
+            ("frozen_scale", not self.frozen_scale or self.norm == "batch", "0 unless the norm is 'batch'"),
+            ("whitening", type(self.whitening) is int and self.whitening >= 0, "a whole number, 0 or more"),
             ("padding", self.padding in ("symmetric", "same"), "'symmetric' or 'same'"),
         ):
             if not fits:
                 raise ValueError(f"`{name}` must be {expected}. Received: {name}={getattr(self, name)!r}.")
-        for name, find in (("activation", keras.activations.get), ("initializer", keras.initializers.get)):
+        for name, find in (("activation", keras.activations.get), ("initializer", get_initializer)):
             try:
                 find(getattr(self, name))
             except (ValueError, TypeError) as error:
@@ -105,6 +115,9 @@ class Net:
         x = layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalise")(inputs)
         if self.input_noise:
             x = layers.GaussianNoise(self.input_noise, name="input_noise")(x)
+        if self.whitening:
+            x = PatchWhitening(input_shape[-1], self.whitening, name="whitening")(x)
+            x = self.activate(x, name="whitening_act")
         return inputs, x
 
     def conv(
@@ -132,7 +145,7 @@ class Net:
             padding=padding,
             groups=groups,
             use_bias=bias or self.norm == "none",
-            kernel_initializer=initializer or self.initializer,
+            kernel_initializer=get_initializer(initializer or self.initializer),
             kernel_regularizer=self._penalty(),
             name=name,
         )(x)
@@ -168,14 +181,15 @@ class Net:
 
     def dense(self, x: keras.KerasTensor, units: int, *, name: str) -> keras.KerasTensor:
         """Dense layer with a bias, without a non-linearity."""
-        return layers.Dense(units, kernel_initializer=self.initializer, kernel_regularizer=self._penalty(), name=name)(
-            x
-        )
+        return layers.Dense(
+            units, kernel_initializer=get_initializer(self.initializer), kernel_regularizer=self._penalty(), name=name
+        )(x)
 
     def normalise(self, x: keras.KerasTensor, *, gamma: str = "ones", name: str) -> keras.KerasTensor:
         """The network's norm; `gamma` names the initialiser of its scale."""
         if self.norm == "batch":
-            return BatchNorm(momentum=self.momentum, epsilon=self.epsilon, gamma_initializer=gamma, name=name)(x)
+            options = {"momentum": self.momentum, "epsilon": self.epsilon, "frozen_scale": self.frozen_scale}
+            return BatchNorm(gamma_initializer=gamma, **options, name=name)(x)
         if self.norm == "layer":
             return layers.LayerNormalization(epsilon=self.epsilon, gamma_initializer=gamma, name=name)(x)
         if self.norm == "group":
@@ -291,24 +305,6 @@ class Net:
 
     def _penalty(self) -> keras.Regularizer | None:
         return keras.regularizers.L1L2(self.l1, self.l2) if self.l1 or self.l2 else None
-
-
-@keras.saving.register_keras_serializable(package="kerascnn")
-class EveryChannel(keras.initializers.Initializer):
-    """An initialiser for depthwise kernels, whose values have kernel x kernel inputs, not as many for every channel."""
-
-    def __init__(self, initializer: str) -> None:
-        self.initializer = initializer
-
-    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
-        """Values for (height, width, channels, 1): those for one input channel and as many filters."""
-        height, width, channels, multiplier = shape
-        values = keras.initializers.get(self.initializer)((height, width, 1, channels * multiplier), dtype)
-        return keras.ops.reshape(values, shape)
-
-    def get_config(self) -> dict[str, str]:
-        """With the name."""
-        return {"initializer": self.initializer}
 
 
 def normalisation(
