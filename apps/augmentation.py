@@ -6,12 +6,15 @@ from apps.recipe import Recipe
 from pipelines import augment
 
 
-def augmentation(recipe: Recipe, mean: Sequence[float] = (0, 0, 0)) -> list[augment.Operation | augment.Mix]:
+def augmentation(
+    recipe: Recipe, mean: Sequence[float] = (0, 0, 0), size: tuple[int, int] | None = None
+) -> list[augment.Operation | augment.Mix]:
     """The random operations of a recipe, in the order in which they act.
 
     Args:
         recipe: Resolved.
         mean: The data's mean colour, which fills the holes of cutout: zero once the network has normalised it.
+        size: (height, width) that the finished pictures are shrunk to; None leaves them as they are.
     """
     steps: list[augment.Operation | augment.Mix] = []
 
@@ -25,7 +28,7 @@ def augmentation(recipe: Recipe, mean: Sequence[float] = (0, 0, 0)) -> list[augm
     if recipe.rotation or recipe.zoom or recipe.shear or recipe.translation:
         steps.append(augment.affine(recipe.rotation, recipe.zoom, recipe.shear, recipe.translation, recipe.fill))
     if recipe.flip:
-        steps.append(augment.horizontal_flip())
+        steps.append(augment.alternating_flip() if recipe.flips == "alternating" else augment.horizontal_flip())
     if recipe.vertical_flip:
         steps.append(augment.vertical_flip())
     # 3. What changes values: after the geometry, so that filled-in pixels change like their neighbours.
@@ -44,6 +47,8 @@ def augmentation(recipe: Recipe, mean: Sequence[float] = (0, 0, 0)) -> list[augm
         steps.append(augment.cutout(recipe.cutout, value=[round(value) for value in mean]))
     if recipe.erasing:
         steps.append(augment.random_erasing(recipe.erasing))
+    if size is not None:
+        steps.append(augment.shrink(size))
     # 6. Mixtures of finished pictures, together with their finished labels.
     if recipe.mixup and recipe.cutmix:
         steps.append(augment.mix_of(augment.mixup(recipe.mixup), augment.cutmix(recipe.cutmix)))

@@ -55,12 +55,14 @@ def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> N
     from apps.bench_callbacks import bench_callbacks
     from apps.bench_networks import bench_building, bench_networks
     from apps.bench_pipeline import bench_pipeline
+    from apps.bench_train import bench_train
 
     known = {
         "pipeline": bench_pipeline,
         "callbacks": bench_callbacks,
         "networks": bench_networks,
         "building": bench_building,
+        "train": bench_train,
     }
     if name not in known:
         raise ValueError(f"There is no benchmark {name!r}. Benchmarks: {', '.join(known)}.")

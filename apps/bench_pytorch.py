@@ -1,8 +1,8 @@
-"""The residual networks of `kerascnn bench networks` in PyTorch, each ready to train on one fixed batch or predict it.
+"""The networks of `kerascnn bench networks` and `kerascnn bench train` in PyTorch, each ready to train on one fixed batch or predict it.
 
 They run in PyTorch's best ordinary mode on a CPU: eager, channels last, bfloat16 by autocast. PyTorch is optional:
-without it this module can be imported and nothing else. Source of the networks: https://arxiv.org/abs/1512.03385, with
-the stride of a bottleneck block in its 3x3 convolution.
+without it this module can be imported and nothing else. Source of the residual networks: https://arxiv.org/abs/1512.03385,
+with the stride of a bottleneck block in its 3x3 convolution; of airbench94: https://arxiv.org/abs/2404.00498.
 """
 
 import importlib
@@ -95,16 +95,45 @@ def resnet(name: str, num_classes: int, stem: str = "imagenet") -> Any:
     return model.to(memory_format=torch.channels_last)
 
 
+class Scale(Module):
+    """Multiplies by a number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Any) -> Any:
+        """Multiply."""
+        return x * self.factor
+
+
+def airbench94() -> Any:
+    """The network of the fastest public recipe for CIFAR-10; the whitening is frozen but for its bias."""
+    whitening = torch.nn.Conv2d(3, 24, 2)
+    whitening.weight.requires_grad_(False)
+    steps = [Normalise(), whitening, torch.nn.GELU()]
+    for inputs, filters in ((24, 64), (64, 256), (256, 256)):
+        (first, first_norm), (second, second_norm) = conv_bn(inputs, filters, 3), conv_bn(filters, filters, 3)
+        steps += [first, torch.nn.MaxPool2d(2), first_norm, torch.nn.GELU(), second, second_norm, torch.nn.GELU()]
+        for norm in (first_norm, second_norm):
+            norm.weight.requires_grad_(False)
+    head = torch.nn.Linear(256, 10, bias=False)
+    model = torch.nn.Sequential(*steps, torch.nn.MaxPool2d(3), torch.nn.Flatten(), head, Scale(1 / 9))
+    return model.to(memory_format=torch.channels_last)
+
+
 def count_parameters(model: Any) -> int:
     """Trainable values."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def training_step(model: Any, x: np.ndarray, y: np.ndarray, precision: str) -> Callable[[], float]:
     """Forward, backward and one update by SGD with Nesterov's momentum; x is (n, height, width, 3), y the classes."""
     model.train()
     pictures, labels = _channels_last(x), torch.from_numpy(y)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(
+        [one for one in model.parameters() if one.requires_grad], lr=0.01, momentum=0.9, nesterov=True
+    )
 
     def step() -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):

@@ -184,7 +184,8 @@ def make_classifier(plan: Plan, trained: Sequence[Trained]) -> Classifier:
         [one.model for one in trained],
         {keras: head for head, keras in keras_names(plan.data.classes).items()},
     )
-    return Classifier(models, plan.recipe.image_size, decode_picture, resize, plan.recipe.flip, names)
+    recipe = plan.recipe
+    return Classifier(models, recipe.image_size, decode_picture, resize, recipe.flip, recipe.views, names)
 
 
 def estimate(plan: Plan, trained: Sequence[Trained]) -> dict[str, Estimate]:

@@ -166,7 +166,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.say(f"network   {recipe.model}, width {recipe.width:g}, {plan.parameters:,} parameters, {recipe.precision}")
     console.say(
         f"steps     {recipe.epochs} epochs of {len(train_index) // recipe.batch_size} steps of {recipe.batch_size} "
-        f"pictures, one-cycle rate up to {recipe.lr:g}, seed {recipe.seed}"
+        f"pictures, {recipe.optimizer} with one-cycle rate up to {recipe.lr:g}, seed {recipe.seed}"
     )
 
 

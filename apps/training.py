@@ -16,13 +16,24 @@ import kerascnn
 from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
 from apps.recipe import NETWORK_OPTIONS, Recipe
-from callbacks import NO_DECAY, SGD, Checkpoint, EarlyStopping, OneCycleSchedule, TerminateOnDivergence
+from callbacks import (
+    NO_DECAY,
+    Checkpoint,
+    EarlyStopping,
+    OneCycleSchedule,
+    ParameterGroup,
+    TerminateOnDivergence,
+    get_optimizer,
+)
 from kerascnn.imagenet import check_published
 from kerascnn.layer_table import without_values
+from kerascnn.whitening import PatchWhitening
 from pipelines import make_eval, make_train
 from pipelines.stream import Pictures, read_batches
 
-SAMPLE = 5_000  # pictures that the normalisation is computed from, whether they are in memory or on disk
+# Pictures that the normalisation and the whitening are computed from, whether they are in memory or on disk.
+SAMPLE = 5_000
+WHITENED = 1_000
 
 
 @dataclass(frozen=True)
@@ -85,18 +96,21 @@ def keras_names(heads: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def build_network(recipe: Recipe, data: Data, precision: str) -> keras.Model:
+def build_network(recipe: Recipe, data: Data, precision: str, any_size: bool = False) -> keras.Model:
     """The recipe's network with the normalisation of these pictures, computing in `precision`.
 
-    With `transfer` it has the published weights and their normalisation, and what they leave is frozen.
+    With `transfer` it has the published weights and their normalisation, and what they leave is frozen. With
+    `any_size` it takes pictures of every size, which networks that flatten them cannot.
     """
     mean, std = data.statistics
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
-        model = _build(recipe, data.num_classes, mean=mean, std=std)
+        model = _build(recipe, data.num_classes, any_size, mean=mean, std=std)
     finally:
         keras.config.set_dtype_policy(policy)
+    if any(isinstance(layer, PatchWhitening) for layer in model.layers):
+        kerascnn.fit_whitening(model, np.concatenate([*read_batches(evenly_spaced(data.pictures, WHITENED), 100)]))
     return model if recipe.transfer == "none" else kerascnn.transfer(model, recipe.transfer)
 
 
@@ -104,19 +118,25 @@ def check_network(recipe: Recipe, num_classes: Mapping[str, int]) -> None:
     """Raise a `ValueError` where the recipe's network cannot be; takes a moment, since no weights are made."""
     if recipe.transfer != "none":
         check_published(recipe.model)
-    without_values(lambda: _build(recipe, num_classes))
+    without_values(lambda: _build(recipe, num_classes, any_size=recipe.small_size is not None))
 
 
-def _build(recipe: Recipe, num_classes: Mapping[str, int], **options: Any) -> keras.Model:
+def _build(recipe: Recipe, num_classes: Mapping[str, int], any_size: bool, **options: Any) -> keras.Model:
     options |= {name: getattr(recipe, name) for name in NETWORK_OPTIONS if getattr(recipe, name) is not None}
-    return kerascnn.build(recipe.model, (*recipe.image_size, 3), dict(num_classes), width=recipe.width, **options)
+    size = (None, None) if any_size else recipe.image_size
+    return kerascnn.build(recipe.model, (*size, 3), dict(num_classes), width=recipe.width, **options)
+
+
+def evenly_spaced(pictures: Pictures, count: int) -> Pictures:
+    """At most so many of them."""
+    return pictures[:: -(-len(pictures) // count)]
 
 
 def channel_statistics(pictures: Pictures) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of every channel over an evenly spaced sample of pictures, in pixel units."""
-    sample = pictures[:: -(-len(pictures) // SAMPLE)]
-    histograms = np.zeros((sample.shape[-1], 256))
-    for batch in read_batches(sample, 100):  # a few at a time: counting needs eight bytes for each byte
+    histograms = np.zeros((pictures.shape[-1], 256))
+    # A few at a time: counting needs eight bytes for each byte.
+    for batch in read_batches(evenly_spaced(pictures, SAMPLE), 100):
         for channel, histogram in enumerate(histograms):
             histogram += np.bincount(batch[..., channel].reshape(-1), minlength=256)
     values = np.arange(256, dtype="float64")
@@ -129,21 +149,34 @@ def channel_statistics(pictures: Pictures) -> tuple[list[float], list[float]]:
 
 
 def compile_network(model: keras.Model, recipe: Recipe, classes: Mapping[str, int], total_steps: int) -> None:
-    """Attach the losses (the mean over the heads), SGD with Nesterov's momentum and the one-cycle schedule."""
-    optimizer = SGD(
-        OneCycleSchedule(recipe.lr, total_steps, warmup=recipe.warmup, tail=0.0, final_factor=1e-4),
-        momentum=recipe.momentum,
-        nesterov=True,
-        weight_decay=recipe.weight_decay or None,
-        groups=[NO_DECAY],
-    )
+    """Attach the losses (the mean over the heads), the optimiser and the one-cycle schedule."""
     model.compile(
-        optimizer,
+        make_optimizer(recipe, total_steps),
         loss={head: keras.losses.CategoricalCrossentropy(from_logits=True, name=head) for head in classes},
         loss_weights={head: 1 / len(classes) for head in classes},
         weighted_metrics={head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in classes},
         jit_compile=False,
     )
+
+
+def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:
+    """The recipe's optimiser, its rate on the one-cycle schedule."""
+    rate = OneCycleSchedule(
+        recipe.lr, total_steps, warmup=recipe.warmup, tail=0.0, final_factor=1e-4, curve=recipe.curve
+    )
+    groups = [NO_DECAY]
+    if recipe.bias_rate != 1:
+        groups.append(ParameterGroup(r"(beta|bias)$", rate=recipe.bias_rate))
+    if recipe.head_rate != 1:
+        groups.append(ParameterGroup("head_.*kernel$", rate=recipe.head_rate))
+    decay = recipe.weight_decay or None
+    options: dict[str, Any] = {"groups": groups, "weight_decay": decay}
+    if recipe.optimizer != "adamw":
+        options["momentum"] = recipe.momentum
+    if recipe.optimizer == "muon":
+        # As in airbench94_muon: the update is the orthogonal matrix itself, from three iterations.
+        options |= {"adam_weight_decay": decay, "exclude_layers": ["head_"], "rms_rate": None, "ns_steps": 3}
+    return get_optimizer(recipe.optimizer, rate, **options)
 
 
 def train(
@@ -173,7 +206,7 @@ def train(
     batch_size = min(recipe.batch_size, len(train_index))
     steps = len(train_index) // batch_size
     keras.utils.set_random_seed(recipe.seed)
-    model = build_network(recipe, data, recipe.precision)
+    model = build_network(recipe, data, recipe.precision, any_size=recipe.small_size is not None)
     compile_network(model, recipe, data.num_classes, steps * recipe.epochs)
 
     stopping = EarlyStopping(
@@ -190,43 +223,59 @@ def train(
     first_epoch, stopped = checkpoint.restore(model) if resume else (0, False)
     if first_epoch:
         console.say(f"  {what}: going on after epoch {first_epoch} of {recipe.epochs}")
-    batches = training_batches(recipe, data, train_index, first_epoch)
-    start = time.monotonic()
+    start = time.monotonic() - progress.seconds_before
     if first_epoch < recipe.epochs and not stopped:
         watch = make_eval(held_out.pictures, held_out.labels, data.num_classes) if len(val_index) else None
         with console.progress(what, steps * recipe.epochs) as progress.bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
-            model.fit(
-                batches,
-                steps_per_epoch=steps,
-                epochs=recipe.epochs,
-                initial_epoch=first_epoch,
-                validation_data=watch,
-                callbacks=[*watched.values(), checkpoint],
-                verbose=0,
-                shuffle=False,
-            )
+            for number, (begin, end, size) in enumerate(phases(recipe, first_epoch)):
+                for callback in watched.values() if number else ():
+                    callback.set_state(callback.get_state())  # a new `fit` goes on from there
+                # The step of another size is another graph, in which the size is known and the faster kernels fit.
+                model.make_train_function(force=True)
+                model.fit(
+                    training_batches(recipe, data, train_index, begin, size),
+                    steps_per_epoch=steps,
+                    epochs=end,
+                    initial_epoch=begin,
+                    validation_data=watch,
+                    # While the pictures are small no epoch can be the best one.
+                    callbacks=[*(one for one in watched.values() if size is None or one is not stopping), checkpoint],
+                    verbose=0,
+                    shuffle=False,
+                )
+                if model.stop_training:
+                    break
         if divergence.message:
             raise ValueError(f"{divergence.message} With `--lr` that is a new run.")
     elif len(val_index) and stopping.best_weights is not None:
         model.set_weights(stopping.best_weights)
     finished = build_network(recipe, data, "float32")
     finished.set_weights(model.get_weights())
-    seconds = progress.seconds_before + time.monotonic() - start
+    seconds = time.monotonic() - start
     speed = len(progress.history) * steps * batch_size / max(sum(row["seconds"] for row in progress.history), 1e-9)
     best = len(progress.history) if stopping.best_epoch is None else stopping.best_epoch + 1
     return Trained(finished, progress.history, best, seconds, speed)
 
 
-def training_batches(recipe: Recipe, data: Data, index: np.ndarray, first_epoch: int = 0) -> Any:
-    """The recipe's endless batches of the pictures of `index`, from the beginning of `first_epoch`."""
+def phases(recipe: Recipe, first_epoch: int) -> list[tuple[int, int, tuple[int, int] | None]]:
+    """What is left of the training: (first epoch, end, size of the pictures), None for the size that they have."""
+    small = round(recipe.small_share * recipe.epochs) if recipe.small_size else 0
+    parts = [(0, small, recipe.small_size), (small, recipe.epochs, None)]
+    return [(max(begin, first_epoch), end, size) for begin, end, size in parts if end > max(begin, first_epoch)]
+
+
+def training_batches(
+    recipe: Recipe, data: Data, index: np.ndarray, first_epoch: int = 0, size: tuple[int, int] | None = None
+) -> Any:
+    """The recipe's endless batches of the pictures of `index`, shrunk to `size`, from the beginning of an epoch."""
     return make_train(
         data.pictures,
         data.labels,
         data.num_classes,
         index=index,
         batch_size=min(recipe.batch_size, len(index)),
-        augmentation=augmentation(recipe, data.statistics[0]),
+        augmentation=augmentation(recipe, data.statistics[0], size),
         label_smoothing=recipe.label_smoothing,
         smoothing=recipe.smoothing,
         balance=recipe.balance,
@@ -238,18 +287,22 @@ def training_batches(recipe: Recipe, data: Data, index: np.ndarray, first_epoch:
 def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], steps: int = 5) -> float:
     """How long training on so many pictures (one number a fold) would take here: a few real steps, the median."""
     data = data.with_keras_names()
-    model = build_network(recipe, data, recipe.precision)
+    model = build_network(recipe, data, recipe.precision, any_size=recipe.small_size is not None)
     compile_network(model, recipe, data.num_classes, steps)
-    batches = iter(training_batches(recipe, data, np.arange(len(data.pictures))))
-    seconds = []
-    for _ in range(steps + 2):
-        start = time.monotonic()
-        model.train_on_batch(*next(batches))
-        seconds.append(time.monotonic() - start)
-    step = float(np.median(seconds[2:]))  # the first two steps compile and warm up
+    total = 0.0
+    for begin, end, size in phases(recipe, 0):
+        model.make_train_function(force=True)
+        batches = iter(training_batches(recipe, data, np.arange(len(data.pictures)), size=size))
+        seconds = []
+        for _ in range(steps + 2):
+            start = time.monotonic()
+            model.train_on_batch(*next(batches))
+            seconds.append(time.monotonic() - start)
+        step = float(np.median(seconds[2:]))  # the first two steps compile and warm up
+        total += (end - begin) * step * sum(count // recipe.batch_size for count in train_counts)
     # An evaluation costs about a third of a training step: forward only.
     evaluated = sum(len(data.pictures) - count for count in train_counts) / recipe.batch_size / 3
-    return recipe.epochs * step * (sum(count // recipe.batch_size for count in train_counts) + evaluated)
+    return total + recipe.epochs * step * evaluated
 
 
 def validation_score(logs: Mapping[str, float], heads: Sequence[str]) -> float:

@@ -37,8 +37,13 @@ def airbench(
 
 
 COMMON = {
-    **{"whitening": 2, "initializer": "dirac", "activation": "gelu", "frozen_scale": 1.0, "epsilon": 1e-12},
-    **{"head_bias": False, "head_scale": 1 / 9},
+    "whitening": 2,
+    "initializer": "dirac",
+    "activation": "gelu",
+    "frozen_scale": 1.0,
+    "epsilon": 1e-12,
+    "head_bias": False,
+    "head_scale": 1 / 9,
 }
 # name: (filters and convolutions per group, what is kept of BatchNorm's running statistics, parameters)
 VARIANTS = {

@@ -26,6 +26,8 @@ class Classifier(tf.Module):
         decode: A graph function, one encoded picture and a size to uint8 [height, width, 3].
         resize: A graph function, uint8 [N, height, width, 3] and a size to uint8 [N, *size, 3].
         mirror: Average over the picture and its mirror image as well.
+        shift: Average over the picture and the same moved by so many pixels, up and left and down and right, each of
+            these with half the weight of the picture itself; 0 for none. What is uncovered mirrors the picture.
         names: What a head is called in the answers, by its name in the models; the same name where none is given.
     """
 
@@ -36,13 +38,14 @@ class Classifier(tf.Module):
         decode: Callable[[tf.Tensor, tuple[int, int]], tf.Tensor],
         resize: Callable[[tf.Tensor, tuple[int, int]], tf.Tensor],
         mirror: bool = False,
+        shift: int = 0,
         names: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(name="classifier")
         if not models or not all(isinstance(model.output, dict) for model in models):
             raise ValueError("`models` needs at least one network, each built with `num_classes` as a dict of heads.")
         self.models = list(models)
-        self.size, self.mirror = size, mirror
+        self.size, self.mirror, self.shift = size, mirror, shift
         self.names = {head: (names or {}).get(head, head) for head in self.models[0].output}
         self._decode, self._resize = decode, resize
 
@@ -66,12 +69,24 @@ class Classifier(tf.Module):
 
     def _probabilities(self, pictures: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = tf.ensure_shape(tf.cast(pictures, tf.float32), [None, *self.size, 3])
-        views = [pixels, tf.reverse(pixels, axis=[2])] if self.mirror else [pixels]
-        answers = [model(view, training=False) for model in self.models for view in views]
+        views = [(1.0, pixels)]
+        if self.shift:
+            views += [(0.5, moved) for moved in self._moved(pixels)]
+        if self.mirror:
+            views += [(weight, tf.reverse(view, axis=[2])) for weight, view in views]
+        answers = [(weight, model(view, training=False)) for model in self.models for weight, view in views]
+        total = sum(weight for weight, _ in answers)
         return {
-            name: tf.add_n([tf.nn.softmax(answer[head]) for answer in answers]) / len(answers)
+            name: tf.add_n([tf.nn.softmax(answer[head]) * (weight / total) for weight, answer in answers])
             for head, name in self.names.items()
         }
+
+    def _moved(self, pixels: tf.Tensor) -> list[tf.Tensor]:
+        """Up and left, and down and right."""
+        height, width = self.size
+        edge, both = [self.shift, self.shift], 2 * self.shift
+        padded = tf.pad(pixels, [[0, 0], edge, edge, [0, 0]], "REFLECT")
+        return [padded[:, both:, both:], padded[:, :height, :width]]
 
 
 def export_model(

@@ -8,7 +8,15 @@ from pipelines.adapters import adapt
 from pipelines.colour import brightness, contrast, gaussian_noise, grayscale, hue, saturation
 from pipelines.erase import cutout, random_erasing
 from pipelines.fill import FILL_MODES
-from pipelines.geometry import affine, horizontal_flip, random_crop, random_resized_crop, vertical_flip
+from pipelines.geometry import (
+    affine,
+    alternating_flip,
+    horizontal_flip,
+    random_crop,
+    random_resized_crop,
+    shrink,
+    vertical_flip,
+)
 from pipelines.mix import Mix, cutmix, mix_of, mixup
 from pipelines.operation import Operation, one_of, with_probability
 from pipelines.randaugment import randaugment
@@ -19,6 +27,7 @@ __all__ = [
     "Operation",
     "adapt",
     "affine",
+    "alternating_flip",
     "brightness",
     "contrast",
     "cutmix",
@@ -35,6 +44,7 @@ __all__ = [
     "random_erasing",
     "random_resized_crop",
     "saturation",
+    "shrink",
     "vertical_flip",
     "with_probability",
 ]

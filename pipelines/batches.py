@@ -83,14 +83,16 @@ def make_train(
         skipped, steps = tf.where(epoch == first_epoch, first_step, 0), len(chosen) // batch_size
         batches = tf.reshape(places[: steps * batch_size], [steps, batch_size])
         batch_seeds = tf.reshape(seeds[: steps * batch_size], [steps, batch_size, 3])
-        return tf.data.Dataset.from_tensor_slices((batches[skipped:], batch_seeds[skipped:]))
+        epochs = tf.fill([steps - skipped], epoch)
+        return tf.data.Dataset.from_tensor_slices((batches[skipped:], batch_seeds[skipped:], epochs))
 
-    def finish(x: tf.Tensor, readable: tf.Tensor, places: tf.Tensor, seeds: tf.Tensor) -> tuple:
+    def finish(x: tf.Tensor, readable: tf.Tensor, places: tf.Tensor, seeds: tf.Tensor, epoch: tf.Tensor) -> tuple:
         y, weight = {}, {}
         for head, (values, weights) in targets.items():
             y[head] = smooth(tf.gather(values, places), num_classes[head], label_smoothing, smoothing)
             weight[head] = tf.gather(weights, places) * tf.cast(readable, "float32")
-        return augment_batch(x, y, weight, seeds, steps)
+        once = fork(example_seeds(seed, 0, places), AUGMENTATION)
+        return augment_batch(x, y, weight, seeds, steps, once, epoch)
 
     # The order of the steps, and why:
     # 1. an epoch's order, epoch after epoch, so that no epoch begins before every picture of the last was used;
@@ -103,15 +105,15 @@ def make_train(
     place_in_all = tf.constant(chosen, "int64")
     order = tf.data.Dataset.range(first_epoch, 2**31).flat_map(epoch_order)
     if isinstance(pictures, Streamed):
-        decoded = pictures.read(order.map(lambda places, seeds: tf.gather(place_in_all, places)).unbatch())
+        decoded = pictures.read(order.map(lambda places, seeds, epoch: tf.gather(place_in_all, places)).unbatch())
         decoded = decoded.batch(batch_size, drop_remainder=True)
         data = tf.data.Dataset.zip((decoded, order)).map(lambda decoded, drawn: finish(*decoded, *drawn))
     else:
         memory = tf.constant(pictures)
 
-        def from_memory(places: tf.Tensor, seeds: tf.Tensor) -> tuple:
+        def from_memory(places: tf.Tensor, seeds: tf.Tensor, epoch: tf.Tensor) -> tuple:
             x = tf.gather(memory, tf.gather(place_in_all, places))
-            return finish(x, tf.ones([batch_size], tf.bool), places, seeds)
+            return finish(x, tf.ones([batch_size], tf.bool), places, seeds, epoch)
 
         data = order.map(from_memory)
     return data.prefetch(2)
@@ -167,6 +169,8 @@ def augment_batch(
     weight: Mapping[str, tf.Tensor],
     seeds: tf.Tensor,
     steps: Sequence[Operation | Mix],
+    once: tf.Tensor | None = None,
+    epoch: tf.Tensor | int = 0,
 ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], Mapping[str, tf.Tensor]]:
     """Apply the steps in order, each with random numbers of its own; mixtures also to labels and weights.
 
@@ -176,9 +180,15 @@ def augment_batch(
         weight: For every head [B].
         seeds: uint32 [B, 3] of `randomness.example_seeds`.
         steps: Of `in_order`.
+        once: The pictures' seeds of epoch 0, for operations that draw once for all epochs; None takes `seeds`.
+        epoch: Its number, for the same.
     """
     for number, step in enumerate(steps):
-        choice = step.draw(fork(seeds, number), tuple(x.shape[1:]))
+        turn = None if isinstance(step, Mix) else step.turn
+        drawn_from = seeds if turn is None or once is None else once
+        choice = step.draw(fork(drawn_from, number), tuple(x.shape[1:]))
+        if turn is not None:
+            choice = turn(choice, epoch)
         if isinstance(step, Mix):
             x, kept = step.apply(x, choice)
             y, weight = mix_labels(y, weight, kept)

@@ -24,11 +24,14 @@ class Operation:
         name: What it is called in pictures and messages.
         draw: Seeds [B, 3] and the pictures' size to the choices.
         apply: Pictures and choices to pictures of the same dtype.
+        turn: For an operation that draws once for all epochs: the choices of an epoch, from those that were drawn and
+            the epoch's number. None draws anew in every epoch.
     """
 
     name: str
     draw: Callable[[tf.Tensor, Size], Choice]
     apply: Callable[[tf.Tensor, Choice], tf.Tensor]
+    turn: Callable[[Choice, tf.Tensor], Choice] | None = None
 
 
 def one_of(operations: Sequence[Operation]) -> Operation:
@@ -36,6 +39,8 @@ def one_of(operations: Sequence[Operation]) -> Operation:
     operations = list(operations)
     if not operations or not all(isinstance(operation, Operation) for operation in operations):
         raise ValueError(f"`operations` needs at least one operation, each of `augment.adapt`. Received: {operations}.")
+    for operation in operations:
+        _refuse_turning(operation)
 
     def draw(seeds: tf.Tensor, size: Size) -> Choice:
         which = tf.cast(uniform(seeds, 1)[:, 0] * len(operations), "int32")
@@ -60,6 +65,7 @@ def with_probability(probability: float, operation: Operation) -> Operation:
         raise ValueError(f"`probability` must lie in [0, 1]. Received: probability={probability}.")
     if not isinstance(operation, Operation):
         raise ValueError(f"`operation` must be an operation; see `augment.adapt`. Received: {operation!r}.")
+    _refuse_turning(operation)
 
     def draw(seeds: tf.Tensor, size: Size) -> Choice:
         return uniform(fork(seeds, 0), 1)[:, 0] < probability, operation.draw(fork(seeds, 1), size)
@@ -69,6 +75,11 @@ def with_probability(probability: float, operation: Operation) -> Operation:
         return select(wanted, operation.apply(pictures, own), pictures)
 
     return Operation(operation.name, draw, apply)
+
+
+def _refuse_turning(operation: Operation) -> None:
+    if operation.turn is not None:
+        raise ValueError(f"`{operation.name}` follows the epochs and must stand in the pipeline by itself.")
 
 
 def select(condition: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:

@@ -140,7 +140,9 @@ def test_benchmark_writes_its_figures(run_here, tmp_path, monkeypatch) -> None:
     assert written["figures"]["title"][1] == other
     unknown = run_here("bench", "pipelin")
     assert unknown.returncode == 2
-    assert "There is no benchmark 'pipelin'. Benchmarks: pipeline, callbacks, networks, building." in unknown.stderr
+    assert (
+        "There is no benchmark 'pipelin'. Benchmarks: pipeline, callbacks, networks, building, train." in unknown.stderr
+    )
 
 
 def test_figure_is_the_median_of_measurements_taken_in_turn() -> None:
