@@ -1,8 +1,9 @@
-"""The networks of `kerascnn bench networks` and `kerascnn bench train` in PyTorch, each ready to train on one fixed batch or predict it.
+"""The networks of the benchmarks in PyTorch, each ready to train on one fixed batch or predict it.
 
 They run in PyTorch's best ordinary mode on a CPU: eager, channels last, bfloat16 by autocast. PyTorch is optional:
-without it this module can be imported and nothing else. Source of the residual networks: https://arxiv.org/abs/1512.03385,
-with the stride of a bottleneck block in its 3x3 convolution; of airbench94: https://arxiv.org/abs/2404.00498.
+without it this module can be imported and nothing else. Source of the residual networks:
+https://arxiv.org/abs/1512.03385, with the stride of a bottleneck block in its 3x3 convolution; of airbench94:
+https://arxiv.org/abs/2404.00498.
 """
 
 import importlib

@@ -63,7 +63,7 @@ def contestant(recipe: Recipe, size: tuple[int, int] | None) -> Contestant:
 
 def our_model(recipe: Recipe, data: Data, size: tuple[int, int] | None) -> tuple[keras.Model, Data]:
     """The recipe's network, compiled as `kerascnn compete` does."""
-    model = build_network(recipe, data, recipe.precision, any_size=recipe.small_size is not None)
+    model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     compile_network(model, recipe, data.num_classes, 1_000)
     return model, data
 

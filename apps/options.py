@@ -27,7 +27,8 @@ IdColumn = Annotated[
     str | None, typer.Option("--id", help="Column that names the picture file.", show_default="worked out")
 ]
 RecipeName = Annotated[
-    str | None, typer.Option(help="`default`, `digits`, or a JSON file such as the recipe.json of a run.")
+    str | None,
+    typer.Option(help="`default`, `digits`, `cifar10-fast`, or a JSON file such as the recipe.json of a run."),
 ]
 Settings = Annotated[
     list[str] | None,

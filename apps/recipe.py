@@ -48,9 +48,8 @@ class Recipe:
         flips: "random", or "alternating": every picture in turn as it is and mirrored (`augment.alternating_flip`).
         views: Pixels by which predictions also see every picture moved up and left, and down and right, each with half
             the weight of the picture itself; 0 for none.
-        small_size: (height, width) of the pictures in the first part of the training, which is faster then; None for
-            the same size throughout.
-        small_share: That part, as a fraction of the epochs.
+        scales: Smaller pictures first, with which an epoch is faster: (scale of the sides, fraction of the epochs) in
+            turn; the rest is at full size.
         cutout: Side in pixels of the square that is cut out; 0 for none.
         rotation: Largest random rotation in degrees.
         zoom: Largest relative change of size.
@@ -104,8 +103,7 @@ class Recipe:
     translation: float
     flips: str = "random"
     views: int = 0
-    small_size: tuple[int, int] | None = None
-    small_share: float = 0.0
+    scales: tuple[tuple[float, float], ...] = ()
     shear: float = 0.0
     fill: str = "reflect"
     resized_crop: float = 0.0
@@ -155,8 +153,7 @@ RECIPES: dict[str, Choices] = {
         "width": 1.0,
         "image_size": (32, 32),
         "epochs": 9,
-        "small_size": (24, 24),
-        "small_share": 0.6,
+        "scales": ((0.5, 0.3), (0.75, 0.4)),
         "batch_size": 500,
         "flip": True,
         "flips": "alternating",
@@ -243,7 +240,13 @@ def check_choices(choices: Choices) -> Choices:
         ("bias_rate", lambda value: value >= 0, "0 or more"),
         ("head_rate", lambda value: value >= 0, "0 or more"),
         ("views", lambda value: value >= 0, "0 or more"),
-        ("small_share", lambda value: 0 <= value < 1, "in [0, 1)"),
+        (
+            "scales",
+            lambda pairs: (
+                all(0 < scale <= 1 and share > 0 for scale, share in pairs) and sum(share for _, share in pairs) < 1
+            ),
+            "scales in (0, 1] with fractions of the epochs below 1 together",
+        ),
         ("weight_decay", lambda value: value >= 0, "0 or more"),
         ("label_smoothing", lambda value: 0 <= value < 1, "in [0, 1)"),
         ("warmup", lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -360,14 +363,21 @@ def resolve(
     for name, most in (("crop", min(size) - 1), ("views", min(size) - 1), ("cutout", 2 * min(size) - 1)):
         if (value := getattr(recipe, name)) > most:
             raise ValueError(f"`{name}` must be at most {most} for pictures of {size[0]}x{size[1]}. Received: {value}.")
-    if recipe.small_size and not all(8 <= small <= full for small, full in zip(recipe.small_size, size, strict=True)):
-        raise ValueError(
-            f"`small_size` must lie between 8 pixels and the picture's {size[0]}x{size[1]}. "
-            f"Received: {recipe.small_size[0]}x{recipe.small_size[1]}."
-        )
+    for scale, _ in recipe.scales:
+        height, width = scaled(size, scale)
+        if min(height, width) < 8:
+            raise ValueError(
+                f"`scales` must leave at least 8 pixels of {size[0]}x{size[1]}. "
+                f"Received: {scale:g}, which is {height}x{width}."
+            )
     if (recipe.mixup or recipe.cutmix) and batch_size < 2:
         raise ValueError("`mixup` and `cutmix` mix pictures of one batch: `batch_size` must be at least 2.")
     return recipe
+
+
+def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) times a scale, in whole pixels."""
+    return round(size[0] * scale), round(size[1] * scale)
 
 
 def fastest_precision() -> str:
@@ -399,6 +409,11 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
         return None
     if isinstance(kind, UnionType):
         (kind,) = (one for one in get_args(kind) if one is not type(None))
+    if kind == tuple[tuple[float, float], ...]:
+        pairs = value if isinstance(value, (list, tuple)) else [value]
+        if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
+            raise ValueError(f"`{name}` must be pairs of numbers, such as [[0.5, 0.3]]. Received: {name}={value!r}.")
+        return tuple((_typed(name, float, scale), _typed(name, float, share)) for scale, share in value)
     if kind == tuple[int, int] and isinstance(value, (list, tuple)) and len(value) == 2:
         return (_typed(name, int, value[0]), _typed(name, int, value[1]))
     if kind is float and type(value) in (int, float) and math.isfinite(value):

@@ -15,7 +15,7 @@ import numpy as np
 import kerascnn
 from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
-from apps.recipe import NETWORK_OPTIONS, Recipe
+from apps.recipe import NETWORK_OPTIONS, Recipe, scaled
 from callbacks import (
     NO_DECAY,
     Checkpoint,
@@ -118,7 +118,7 @@ def check_network(recipe: Recipe, num_classes: Mapping[str, int]) -> None:
     """Raise a `ValueError` where the recipe's network cannot be; takes a moment, since no weights are made."""
     if recipe.transfer != "none":
         check_published(recipe.model)
-    without_values(lambda: _build(recipe, num_classes, any_size=recipe.small_size is not None))
+    without_values(lambda: _build(recipe, num_classes, any_size=bool(recipe.scales)))
 
 
 def _build(recipe: Recipe, num_classes: Mapping[str, int], any_size: bool, **options: Any) -> keras.Model:
@@ -206,7 +206,7 @@ def train(
     batch_size = min(recipe.batch_size, len(train_index))
     steps = len(train_index) // batch_size
     keras.utils.set_random_seed(recipe.seed)
-    model = build_network(recipe, data, recipe.precision, any_size=recipe.small_size is not None)
+    model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     compile_network(model, recipe, data.num_classes, steps * recipe.epochs)
 
     stopping = EarlyStopping(
@@ -260,8 +260,13 @@ def train(
 
 def phases(recipe: Recipe, first_epoch: int) -> list[tuple[int, int, tuple[int, int] | None]]:
     """What is left of the training: (first epoch, end, size of the pictures), None for the size that they have."""
-    small = round(recipe.small_share * recipe.epochs) if recipe.small_size else 0
-    parts = [(0, small, recipe.small_size), (small, recipe.epochs, None)]
+    parts, begin, shares = [], 0, 0.0
+    for scale, share in recipe.scales:
+        shares += share
+        end = round(shares * recipe.epochs)
+        parts.append((begin, end, scaled(recipe.image_size, scale)))
+        begin = end
+    parts.append((begin, recipe.epochs, None))
     return [(max(begin, first_epoch), end, size) for begin, end, size in parts if end > max(begin, first_epoch)]
 
 
@@ -287,7 +292,7 @@ def training_batches(
 def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], steps: int = 5) -> float:
     """How long training on so many pictures (one number a fold) would take here: a few real steps, the median."""
     data = data.with_keras_names()
-    model = build_network(recipe, data, recipe.precision, any_size=recipe.small_size is not None)
+    model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     compile_network(model, recipe, data.num_classes, steps)
     total = 0.0
     for begin, end, size in phases(recipe, 0):

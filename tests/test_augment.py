@@ -49,6 +49,7 @@ def pictures(request: pytest.FixtureRequest) -> np.ndarray:
 
 OPERATIONS: dict[str, Callable[[], augment.Operation]] = {
     "horizontal_flip": augment.horizontal_flip,
+    "alternating_flip": augment.alternating_flip,
     "vertical_flip": augment.vertical_flip,
     "random_crop": lambda: augment.random_crop(3),
     "random_resized_crop": lambda: augment.random_resized_crop((8, 12)),
@@ -431,3 +432,27 @@ def test_with_probability_draws_with_its_probability_and_apart_from_the_operatio
 def test_operations_refuse_wrong_arguments(make, message) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_shrinking_takes_the_mean_of_the_area_a_pixel_covers() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3)).astype("uint8")
+    operation = augment.shrink((4, 3))
+    found = operation.apply(tf.constant(pictures), operation.draw(seeds_for(3), (8, 12, 3))).numpy()
+    expected = pictures.reshape(3, 4, 2, 3, 4, 3).mean(axis=(2, 4))
+    assert found.dtype == np.uint8
+    assert np.abs(found - expected).max() <= 0.5
+    one_channel = operation.apply(tf.constant(pictures[..., :1].astype("float32")), tf.zeros([3])).numpy()
+    np.testing.assert_allclose(one_channel, expected[..., :1], rtol=1e-5)
+
+
+def test_shrinking_to_a_larger_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`shrink` to \(4, 9\) needs larger pictures. Received: 4x8"):
+        augment.shrink((4, 9)).draw(seeds_for(1), (4, 8, 3))
+    with pytest.raises(ValueError, match="`size` must be at least 1 pixel"):
+        augment.shrink((0, 4))
+
+
+def test_what_follows_the_epochs_cannot_be_drawn_within_another_operation() -> None:
+    for wrap in (lambda one: augment.with_probability(0.5, one), lambda one: augment.one_of([one])):
+        with pytest.raises(ValueError, match="`alternating_flip` follows the epochs"):
+            wrap(augment.alternating_flip())

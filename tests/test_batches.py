@@ -77,6 +77,33 @@ def test_augmentation_differs_between_epochs() -> None:
     assert holes[0] != holes[1] or not np.array_equal(np.sort(first, axis=0), np.sort(second, axis=0))
 
 
+def test_alternating_flip_shows_every_picture_both_ways_in_two_epochs_in_a_row() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3)).astype("uint8")
+
+    def mirrored(first_epoch: int, epochs: int) -> np.ndarray:
+        """Whether each picture was mirrored, epoch by epoch."""
+        data = make_train(
+            pictures,
+            {"index": np.arange(40)},
+            {"index": 40},
+            batch_size=20,
+            seed=3,
+            first_epoch=first_epoch,
+            augmentation=[augment.alternating_flip()],
+        )
+        found = np.full((epochs, 40), -1)
+        for number, (x, y, _) in enumerate(data.take(2 * epochs)):
+            for picture, place in zip(x.numpy(), y["index"].numpy().argmax(axis=1), strict=True):
+                found[number // 2, place] = np.array_equal(picture, pictures[place, :, ::-1])
+                assert found[number // 2, place] or np.array_equal(picture, pictures[place])
+        return found
+
+    found = mirrored(0, 4)
+    assert 10 <= found[0].sum() <= 30  # half of them begin mirrored
+    np.testing.assert_array_equal(found[1:], 1 - found[:-1])
+    np.testing.assert_array_equal(mirrored(1, 1), found[1:2])
+
+
 def test_label_of_a_picture_stays_with_it() -> None:
     for x, y, _ in training().take(6):
         np.testing.assert_array_equal(x[:, 0, 0, 0].numpy() % 3, y["label"].numpy().argmax(axis=1))

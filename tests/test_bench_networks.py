@@ -32,7 +32,7 @@ def test_both_sides_give_the_same_logits_with_the_same_weights(case: Case) -> No
 def copy_weights(ours: keras.Model, theirs, generator: np.random.Generator) -> None:
     """Ours, with random BatchNorms, into PyTorch's; the blocks of both are made in the order of our names."""
     torch = bench_pytorch.torch
-    parts = ("stem", "stage", "head")
+    parts = ("stem", "whitening", "stage", "group", "head")
     layers = sorted(
         (layer for layer in ours.layers if layer.weights),
         key=lambda layer: ([layer.name.startswith(part) for part in parts].index(True), layer.name),
@@ -41,11 +41,28 @@ def copy_weights(ours: keras.Model, theirs, generator: np.random.Generator) -> N
     for layer, module in zip(layers, modules, strict=True):
         if "norm" in layer.name:
             layer.set_weights([generator.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
-        names = ["weight", "bias", *(["running_mean", "running_var"] if "norm" in layer.name else [])]
-        for name, value in zip(names, layer.get_weights(), strict=False):  # a convolution has no bias
+        names = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
+        names |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+        for variable in layer.weights:
+            name, value = names.get(variable.name, variable.name), keras.ops.convert_to_numpy(variable)
             value = value.transpose((3, 2, 0, 1)) if value.ndim == 4 else value.T
             assert getattr(module, name).shape == value.shape
             getattr(module, name).data = torch.tensor(value)
+
+
+@needs_pytorch
+def test_pytorchs_airbench94_gives_the_same_logits_with_the_same_weights() -> None:
+    theirs = bench_pytorch.airbench94()
+    torch = bench_pytorch.torch
+    # 24 biases of the whitening, which ours does not have.
+    assert bench_pytorch.count_parameters(theirs) == 1_971_328 + 24
+    torch.nn.init.zeros_(theirs[1].bias)
+    ours = kerascnn.build("airbench94", (32, 32, 3), 10, epsilon=1e-5)  # PyTorch's layer has 1e-5
+    copy_weights(ours, theirs, np.random.default_rng(1))
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    expected = bench_pytorch.inference_step(theirs, pictures, "float32")()
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(ours(pictures), expected, atol=1e-4 * np.abs(expected).max())
 
 
 @needs_pytorch

@@ -19,11 +19,22 @@ from kerascnn.registry import lookup
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # On JAX, which compiles every network for a long time, the small ones.
 ON_JAX = (
-    *("alexnet", "lenet5", "mobilenet_v1", "preact_resnet18", "resnet20", "resnet9", "vgg11_bn", "wide_resnet16_8"),
+    *("airbench94", "alexnet", "lenet5", "mobilenet_v1", "preact_resnet18", "resnet20", "resnet9", "vgg11_bn"),
+    "wide_resnet16_8",
 )
 # One of each family in every run, where a property takes seconds; the others are deeper or wider forms of these.
 FAMILIES = (
-    *("alexnet", "convnext_tiny", "densenet40_12", "efficientnet_b0", "googlenet", "inception_v3", "lenet5"),
+    *(
+        "airbench94",
+        "airbench96",
+        "alexnet",
+        "convnext_tiny",
+        "densenet40_12",
+        "efficientnet_b0",
+        "googlenet",
+        "inception_v3",
+        "lenet5",
+    ),
     *("mobilenet_v1", "mobilenet_v2", "preact_resnet18", "resnet18", "resnet20", "resnet50", "resnet9"),
     *("vgg11", "vgg11_bn", "wide_resnet16_8", "xception"),
 )

@@ -53,6 +53,16 @@ def test_what_was_chosen_is_kept() -> None:
         ({"zoom": -1}, "`zoom` must be from 0 to 4"),
         ({"image_size": [16.5, 20]}, "`image_size` must be a whole number"),
         ({"model": 5}, "`model` must be text"),
+        ({"optimizer": "sgd"}, "`optimizer` must be one of nesterov, muon, adamw. Received: optimizer='sgd'"),
+        ({"flips": "never"}, "`flips` must be one of random, alternating"),
+        ({"curve": "step"}, "`curve` must be one of cosine, linear"),
+        ({"views": -1}, "`views` must be 0 or more"),
+        ({"bias_rate": -1}, "`bias_rate` must be 0 or more"),
+        ({"head_rate": -1}, "`head_rate` must be 0 or more"),
+        ({"scales": 0.5}, "`scales` must be pairs of numbers"),
+        ({"scales": [[0.5, 0.2, 0.1]]}, "`scales` must be pairs of numbers"),
+        ({"scales": [[1.5, 0.2]]}, r"`scales` must be scales in \(0, 1\] with fractions of the epochs below 1"),
+        ({"scales": [[0.5, 0.6], [0.75, 0.4]]}, r"`scales` must be scales in \(0, 1\] with fractions"),
         ({"epochs": "many"}, "Received: epochs='many'"),
     ],
 )
@@ -100,6 +110,8 @@ def test_resumed_run_refuses_another_recipe_and_says_where_it_differs() -> None:
         ({"cutout": 80}, "`cutout` must be at most 63 for pictures of 32x40. Received: 80"),
         ({"crop": 32}, "`crop` must be at most 31 for pictures of 32x40. Received: 32"),
         ({"mixup": 0.2, "batch_size": 1}, "`batch_size` must be at least 2"),
+        ({"views": 32}, "`views` must be at most 31 for pictures of 32x40. Received: 32"),
+        ({"scales": [[0.2, 0.5]]}, "`scales` must leave at least 8 pixels of 32x40. Received: 0.2, which is 6x8"),
     ],
 )
 def test_augmentation_that_leaves_nothing_of_a_picture_is_refused(choices, message) -> None:
@@ -108,6 +120,7 @@ def test_augmentation_that_leaves_nothing_of_a_picture_is_refused(choices, messa
 
 
 def test_names_in_the_recipe_are_those_of_the_pipelines_and_the_networks() -> None:
+    import callbacks
     from apps import recipe
     from kerascnn import blocks, registry, transfer_learning
     from pipelines import batches, fill, labels
@@ -116,6 +129,8 @@ def test_names_in_the_recipe_are_those_of_the_pipelines_and_the_networks() -> No
     assert recipe.SMOOTHINGS == labels.SMOOTHINGS
     assert recipe.BALANCES == batches.BALANCES
     assert recipe.NORMS == blocks.NORMS
+    assert set(recipe.OPTIMIZERS) <= set(callbacks.optimizers.OPTIMIZERS)
+    assert list(recipe.CURVES) == list(callbacks.curves.SHAPES)
     assert list(recipe.TRANSFERS) == ["none", *transfer_learning.MODES]
     assert set(recipe.NETWORK_OPTIONS) <= {"stem", *registry.COMMON_OPTIONS}
 
@@ -177,6 +192,8 @@ OPTIONS = {
     "l2": 0.125,
     "initializer": "orthogonal",
     "input_noise": 0.75,
+    "frozen_scale": 0.5,
+    "whitening": 3,
 }
 
 
@@ -184,7 +201,7 @@ def test_options_of_the_recipe_are_those_of_the_network(monkeypatch) -> None:
     from apps import training
 
     asked: dict[str, object] = {}
-    monkeypatch.setattr(kerascnn, "build", lambda *arguments, **options: asked.update(options))
+    monkeypatch.setattr(kerascnn, "build", lambda *arguments, **options: asked.update(options) or keras.Sequential())
     data = training.Data(np.full((4, 8, 8, 3), 100, "uint8"), {}, {"label": ["cat", "dog"]})
     assert set(NETWORK_OPTIONS) == set(OPTIONS)
     recipe = resolve({"model": "resnet18", "width": 0.25, **OPTIONS}, 1000, (32, 32), [["cat", "dog"]])
@@ -220,7 +237,7 @@ def test_published_weights_get_the_full_width_and_a_tenth_of_the_rate() -> None:
     [
         *({"stem": "big"}, {"norm": "instance"}, {"dropout": 1.0}, {"dropout": -0.1}, {"stochastic_depth": 1.0}),
         *({"se": -1}, {"se": 1.5}, {"l1": -1.0}, {"l2": -1.0}, {"input_noise": -1.0}, {"transfer": "some"}),
-        *({"dropout": "much"}, {"activation": 3}),
+        *({"dropout": "much"}, {"activation": 3}, {"frozen_scale": -1.0}, {"whitening": -1}),
     ],
 )
 def test_network_options_that_do_not_fit_are_refused(choices: dict[str, object]) -> None:
@@ -229,3 +246,42 @@ def test_network_options_that_do_not_fit_are_refused(choices: dict[str, object])
         check_choices(choices)
     if name != "transfer":  # None is the network's own value
         assert check_choices({name: None})[name] is None
+
+
+def test_small_pictures_come_in_whole_epochs_and_first() -> None:
+    from apps.training import phases
+
+    recipe = resolve({"scales": [[0.5, 0.2], [0.75, 0.33]], "epochs": 8}, 1000, (32, 40), [ANIMALS])
+    assert phases(recipe, 0) == [(0, 2, (16, 20)), (2, 4, (24, 30)), (4, 8, None)]
+    assert phases(recipe, 3) == [(3, 4, (24, 30)), (4, 8, None)]
+    assert phases(recipe, 4) == [(4, 8, None)]
+    assert phases(resolve({"epochs": 8}, 1000, (32, 40), [ANIMALS]), 0) == [(0, 8, None)]
+    short = resolve({"scales": [[0.5, 0.2]], "epochs": 1}, 1000, (32, 40), [ANIMALS])
+    assert phases(short, 0) == [(0, 1, None)]
+
+
+def test_every_named_recipe_fits_its_data() -> None:
+    from apps.recipe import RECIPES
+
+    for name in RECIPES:
+        recipe = resolve(load_choices(name), 45_000, (32, 32), [ANIMALS])
+        check_choices({field: getattr(recipe, field) for field in recipe.__dataclass_fields__})
+
+
+def test_optimiser_has_the_rates_of_the_recipe() -> None:
+    from apps.training import make_optimizer
+
+    chosen = {"optimizer": "muon", "lr": 0.5, "momentum": 0.75, "bias_rate": 0.25, "head_rate": 0.125}
+    recipe = resolve({**chosen, "curve": "linear", "warmup": 0.0}, 1000, (32, 32), [ANIMALS])
+    model = kerascnn.build("airbench94", (16, 16, 3), {"label": 3}, width=0.125)
+    optimizer = make_optimizer(recipe, total_steps=11)
+    optimizer.build(model.trainable_variables)
+    rates = {one.path: optimizer._factors[number] for number, one in enumerate(model.trainable_variables)}
+    assert rates["group1_1_conv/kernel"] == (1, 1)
+    assert rates["group1_1_norm/beta"] == (0.25, 0)
+    assert rates["head_0_label/kernel"] == (0.125, 1)
+    assert optimizer.momentum == 0.75
+    assert [float(optimizer._learning_rate(step)) for step in (0, 5)] == pytest.approx([0.5, 0.25], rel=1e-3)
+    by_adam = [one.path for one in model.trainable_variables if optimizer._should_use_adamw(one)]
+    assert "head_0_label/kernel" in by_adam
+    assert not [path for path in by_adam if path.endswith("conv/kernel")]
