@@ -34,6 +34,7 @@ from pipelines.stream import Pictures, read_batches
 # Pictures that the normalisation and the whitening are computed from, whether they are in memory or on disk.
 SAMPLE = 5_000
 WHITENED = 1_000
+ANY_SIZE = (None, None)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def build_network(recipe: Recipe, data: Data, precision: str, any_size: bool = F
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
-        model = _build(recipe, data.num_classes, any_size, mean=mean, std=std)
+        model = _build(recipe, data.num_classes, ANY_SIZE if any_size else recipe.image_size, mean=mean, std=std)
     finally:
         keras.config.set_dtype_policy(policy)
     if any(isinstance(layer, PatchWhitening) for layer in model.layers):
@@ -118,12 +119,15 @@ def check_network(recipe: Recipe, num_classes: Mapping[str, int]) -> None:
     """Raise a `ValueError` where the recipe's network cannot be; takes a moment, since no weights are made."""
     if recipe.transfer != "none":
         check_published(recipe.model)
-    without_values(lambda: _build(recipe, num_classes, any_size=bool(recipe.scales)))
+    sizes = [scaled(recipe.image_size, scale) for scale, _ in recipe.scales]
+    for size in (*([ANY_SIZE] if sizes else []), *sizes, recipe.image_size):
+        without_values(lambda size=size: _build(recipe, num_classes, size))
 
 
-def _build(recipe: Recipe, num_classes: Mapping[str, int], any_size: bool, **options: Any) -> keras.Model:
+def _build(
+    recipe: Recipe, num_classes: Mapping[str, int], size: tuple[int | None, int | None], **options: Any
+) -> keras.Model:
     options |= {name: getattr(recipe, name) for name in NETWORK_OPTIONS if getattr(recipe, name) is not None}
-    size = (None, None) if any_size else recipe.image_size
     return kerascnn.build(recipe.model, (*size, 3), dict(num_classes), width=recipe.width, **options)
 
 

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 
 from kerascnn.export import Classifier, export_model, new_version, read_metadata, versions
@@ -45,3 +47,25 @@ def test_classifier_needs_named_heads_and_an_export_its_class_names(tmp_path) ->
         export_model(None, tmp_path, {"size": 3})
     with pytest.raises(FileNotFoundError, match="no SavedModel written by kerascnn"):
         read_metadata(tmp_path)
+
+
+def test_answers_average_the_picture_its_mirror_image_and_both_moved() -> None:
+    """Weights 1 for the picture, 1/2 for it moved either way, each with its mirror image."""
+    generator = np.random.default_rng(0)
+    inputs = keras.Input((5, 6, 3))
+    logits = keras.layers.Dense(4)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, {"label": logits})
+    pictures = generator.integers(0, 256, (3, 5, 6, 3)).astype("uint8")
+    classifier = Classifier([model, model], (5, 6), decode=None, resize=lambda x, size: x, mirror=True, shift=2)
+    found = classifier.predict_pixels(pictures)["label"].numpy()
+
+    def probabilities(pictures: np.ndarray) -> np.ndarray:
+        values = keras.ops.convert_to_numpy(model(pictures.astype("float32"))["label"])
+        exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    padded = np.pad(pictures, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+    expected = 0.0
+    for weight, view in ((0.25, pictures), (0.125, padded[:, 4:, 4:]), (0.125, padded[:, :5, :6])):
+        expected += weight * (probabilities(view) + probabilities(view[:, :, ::-1]))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
