@@ -12,7 +12,7 @@ from apps.bench import Contestant, Figure, measure, print_figures
 from apps.bench_networks import INSTALL
 from apps.console import Console, duration
 from apps.recipe import RECIPES, Recipe, resolve
-from apps.training import Data, build_network, compile_network, phases, training_batches
+from apps.training import Data, build_network, compile_network, phases, steps_of, training_batches
 
 PICTURES = 45_000  # to train on, in the competition that both are compared by
 CLASSES = {"label": [f"class {number}" for number in range(10)]}
@@ -24,8 +24,11 @@ REFERENCE = "PyTorch, airbench94"
 def bench_train(rounds: int, console: Console, recipe_name: str = "cifar10-fast") -> dict[str, list[Figure]]:
     """Speed of both steps, ours with its pipeline and at every size of picture, and the time of both trainings."""
     recipe = resolve({**RECIPES[recipe_name], "val": 0.0}, PICTURES, (32, 32), list(CLASSES.values()))
-    parts = phases(recipe, 0)
-    contestants = [contestant(recipe, size) for _, _, size in parts]
+    pictures: dict[tuple[int, int] | None, int] = {}  # trained on in the whole training, by size
+    for phase in phases(recipe):
+        seen = (phase.epochs[1] - phase.epochs[0]) * steps_of(recipe, phase, PICTURES) * recipe.batch_size
+        pictures[phase.size] = pictures.get(phase.size, 0) + seen
+    contestants = [contestant(recipe, size) for size in pictures]
     if bench_pytorch.INSTALLED:
         bench_pytorch.torch.set_num_threads(os.cpu_count())
         start = functools.cache(functools.partial(reference_step, recipe.precision))
@@ -35,8 +38,7 @@ def bench_train(rounds: int, console: Console, recipe_name: str = "cifar10-fast"
     speeds = measure(contestants, rounds)
     title = f"Training steps on CIFAR-10, {recipe.precision}"
     print_figures(title, speeds, console, REFERENCE)
-    shares = [(end - begin) * PICTURES for begin, end, _ in parts]
-    ours = sum(pictures / figure.median for pictures, figure in zip(shares, speeds, strict=False))
+    ours = sum(seen / figure.median for seen, figure in zip(pictures.values(), speeds, strict=False))
     times = [Figure(f"kerascnn, {recipe_name}: {recipe.epochs} epochs", ours, ours, ours, unit="s")]
     if bench_pytorch.INSTALLED:
         theirs = REFERENCE_EPOCHS * PICTURES / speeds[-1].median

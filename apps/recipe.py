@@ -15,7 +15,7 @@ SMOOTHINGS = ("others", "all")
 BALANCES = ("none", "weights", "sampling")
 FLIPS = ("random", "alternating")
 CURVES = ("cosine", "linear")
-OPTIMIZERS = ("nesterov", "muon", "adamw")
+OPTIMIZERS = ("nesterov", "muon_sgd", "adamw")
 NORMS = ("batch", "layer", "group", "none")
 TRANSFERS = ("none", "all", "last", "relearn")
 # Fields that are options of the network; what is None is as the network was published.
@@ -50,6 +50,8 @@ class Recipe:
             the weight of the picture itself; 0 for none.
         scales: Smaller pictures first, with which an epoch is faster: (scale of the sides, fraction of the epochs) in
             turn; the rest is at full size.
+        hardest: Share of the pictures that an epoch is trained on: those whose loss was highest when last seen.
+        hardest_from: From which part of the epochs on; before it, all pictures are trained on.
         cutout: Side in pixels of the square that is cut out; 0 for none.
         rotation: Largest random rotation in degrees.
         zoom: Largest relative change of size.
@@ -67,8 +69,8 @@ class Recipe:
         noise: Standard deviation of Gaussian noise, in pixel units.
         erasing: Probability of losing a random rectangle.
         mixup, cutmix: The alpha of each; 0 for none. With both, a picture gets one or the other.
-        optimizer: "nesterov" (SGD with Nesterov's momentum), "muon" (for kernels; AdamW for the rest) or "adamw".
-        momentum: Of "nesterov" and "muon".
+        optimizer: "nesterov" (SGD with Nesterov's momentum), "muon_sgd" (`callbacks.MuonSGD`) or "adamw".
+        momentum: Of "nesterov" and "muon_sgd".
         weight_decay: Decoupled (weight -= rate * weight_decay * weight), not on BatchNorm and biases.
         bias_rate, head_rate: What multiplies the learning rate of biases and BatchNorm's shifts, and of the last layer.
         curve: Of the learning rate: "cosine" or "linear".
@@ -104,6 +106,8 @@ class Recipe:
     flips: str = "random"
     views: int = 0
     scales: tuple[tuple[float, float], ...] = ()
+    hardest: float = 1.0
+    hardest_from: float = 0.2
     shear: float = 0.0
     fill: str = "reflect"
     resized_crop: float = 0.0
@@ -152,20 +156,22 @@ RECIPES: dict[str, Choices] = {
         "model": "airbench94",
         "width": 1.0,
         "image_size": (32, 32),
-        "epochs": 9,
-        "scales": ((0.5, 0.3), (0.75, 0.4)),
+        "epochs": 11,
+        "scales": ((0.5, 0.18), (0.75, 0.45)),
+        "hardest": 0.5,
+        "hardest_from": 0.18,
         "batch_size": 500,
         "flip": True,
         "flips": "alternating",
         "crop": 2,
         "cutout": 0,
         "views": 1,
-        "optimizer": "muon",
+        "optimizer": "muon_sgd",
         "lr": 0.06,
         "momentum": 0.88,
-        "bias_rate": 1 / 6,
-        "head_rate": 1 / 6,
-        "weight_decay": 0.0,
+        "bias_rate": 440.0,
+        "head_rate": 7.0,
+        "weight_decay": 2.4e-3,
         "warmup": 0.0,
         "curve": "linear",
         "label_smoothing": 0.2,
@@ -240,6 +246,8 @@ def check_choices(choices: Choices) -> Choices:
         ("bias_rate", lambda value: value >= 0, "0 or more"),
         ("head_rate", lambda value: value >= 0, "0 or more"),
         ("views", lambda value: value >= 0, "0 or more"),
+        ("hardest", lambda value: 0 < value <= 1, "in (0, 1]"),
+        ("hardest_from", lambda value: 0 <= value < 1, "in [0, 1)"),
         (
             "scales",
             lambda pairs: (
@@ -370,6 +378,13 @@ def resolve(
                 f"`scales` must leave at least 8 pixels of {size[0]}x{size[1]}. "
                 f"Received: {scale:g}, which is {height}x{width}."
             )
+    if recipe.hardest < 1 and recipe.balance == "sampling":
+        raise ValueError("`hardest` and `balance=sampling` both choose pictures. Leave one of them out.")
+    if recipe.hardest * pictures < batch_size:
+        raise ValueError(
+            f"`hardest` leaves less than a batch of {batch_size} of the {pictures} pictures. "
+            f"Received: hardest={recipe.hardest}."
+        )
     if (recipe.mixup or recipe.cutmix) and batch_size < 2:
         raise ValueError("`mixup` and `cutmix` mix pictures of one batch: `batch_size` must be at least 2.")
     return recipe

@@ -1,5 +1,6 @@
 """Train one network on one split, with `model.fit`."""
 
+import itertools
 import re
 import time
 import warnings
@@ -20,6 +21,7 @@ from callbacks import (
     NO_DECAY,
     Checkpoint,
     EarlyStopping,
+    HardestExamples,
     OneCycleSchedule,
     ParameterGroup,
     TerminateOnDivergence,
@@ -29,6 +31,7 @@ from kerascnn.imagenet import check_published
 from kerascnn.layer_table import without_values
 from kerascnn.whitening import PatchWhitening
 from pipelines import make_eval, make_train
+from pipelines.batches import places_of_epoch
 from pipelines.stream import Pictures, read_batches
 
 # Pictures that the normalisation and the whitening are computed from, whether they are in memory or on disk.
@@ -152,13 +155,22 @@ def channel_statistics(pictures: Pictures) -> tuple[list[float], list[float]]:
     return mean, std
 
 
-def compile_network(model: keras.Model, recipe: Recipe, classes: Mapping[str, int], total_steps: int) -> None:
+def compile_network(
+    model: keras.Model,
+    recipe: Recipe,
+    classes: Mapping[str, int],
+    total_steps: int,
+    hardest: HardestExamples | None = None,
+) -> None:
     """Attach the losses (the mean over the heads), the optimiser and the one-cycle schedule."""
+    metrics = {head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in classes}
+    for values in metrics.values() if hardest else ():
+        values.append(hardest.metric())
     model.compile(
         make_optimizer(recipe, total_steps),
         loss={head: keras.losses.CategoricalCrossentropy(from_logits=True, name=head) for head in classes},
         loss_weights={head: 1 / len(classes) for head in classes},
-        weighted_metrics={head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in classes},
+        weighted_metrics=metrics,
         jit_compile=False,
     )
 
@@ -173,13 +185,9 @@ def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimiz
         groups.append(ParameterGroup(r"(beta|bias)$", rate=recipe.bias_rate))
     if recipe.head_rate != 1:
         groups.append(ParameterGroup("head_.*kernel$", rate=recipe.head_rate))
-    decay = recipe.weight_decay or None
-    options: dict[str, Any] = {"groups": groups, "weight_decay": decay}
+    options: dict[str, Any] = {"groups": groups, "weight_decay": recipe.weight_decay or None}
     if recipe.optimizer != "adamw":
         options["momentum"] = recipe.momentum
-    if recipe.optimizer == "muon":
-        # As in airbench94_muon: the update is the orthogonal matrix itself, from three iterations.
-        options |= {"adam_weight_decay": decay, "exclude_layers": ["head_"], "rms_rate": None, "ns_steps": 3}
     return get_optimizer(recipe.optimizer, rate, **options)
 
 
@@ -207,11 +215,11 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     data = data.with_keras_names()
     held_out = data.take(val_index)
-    batch_size = min(recipe.batch_size, len(train_index))
-    steps = len(train_index) // batch_size
     keras.utils.set_random_seed(recipe.seed)
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
-    compile_network(model, recipe, data.num_classes, steps * recipe.epochs)
+    hardest = HardestExamples(len(train_index)) if recipe.hardest < 1 else None
+    steps = [steps_of(recipe, phase, len(train_index)) for phase in phases(recipe) for _ in range(*phase.epochs)]
+    compile_network(model, recipe, data.num_classes, sum(steps), hardest)
 
     stopping = EarlyStopping(
         lambda logs: validation_score(logs, list(data.classes)),
@@ -219,9 +227,10 @@ def train(
         patience=recipe.patience or None,
         path=folder / "best.npz",
     )
-    progress = EpochLog(console, what, recipe.epochs, steps, list(data.classes))
+    progress = EpochLog(console, what, steps, list(data.classes))
     divergence = TerminateOnDivergence()
     watched: dict[str, Any] = {"log": progress, "divergence": divergence}
+    watched |= {"hardest": hardest} if hardest else {}
     watched |= {"stopping": stopping} if len(val_index) else {}
     checkpoint = Checkpoint(folder / "last.npz", watched)
     first_epoch, stopped = checkpoint.restore(model) if resume else (0, False)
@@ -230,16 +239,25 @@ def train(
     start = time.monotonic() - progress.seconds_before
     if first_epoch < recipe.epochs and not stopped:
         watch = make_eval(held_out.pictures, held_out.labels, data.num_classes) if len(val_index) else None
-        with console.progress(what, steps * recipe.epochs) as progress.bar, warnings.catch_warnings():
+        size: Any = None
+        with console.progress(what, sum(steps)) as progress.bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
-            for number, (begin, end, size) in enumerate(phases(recipe, first_epoch)):
-                for callback in watched.values() if number else ():
+            for phase in phases(recipe, first_epoch):
+                begin, end = phase.epochs
+                only = None
+                if hardest:
+                    only = hardest.choose(phase.share)
+                    batch_size = min(recipe.batch_size, len(train_index))
+                    hardest.order = places_of_epoch(only, batch_size, recipe.seed, begin)
+                for callback in watched.values() if begin > first_epoch else ():
                     callback.set_state(callback.get_state())  # a new `fit` goes on from there
-                # The step of another size is another graph, in which the size is known and the faster kernels fit.
-                model.make_train_function(force=True)
+                if size != phase.size:
+                    # The step of another size is another graph: it knows the size, and takes the faster kernels.
+                    model.make_train_function(force=True)
+                    size = phase.size
                 model.fit(
-                    training_batches(recipe, data, train_index, begin, size),
-                    steps_per_epoch=steps,
+                    training_batches(recipe, data, train_index, begin, size, only),
+                    steps_per_epoch=steps[begin],
                     epochs=end,
                     initial_epoch=begin,
                     validation_data=watch,
@@ -257,27 +275,57 @@ def train(
     finished = build_network(recipe, data, "float32")
     finished.set_weights(model.get_weights())
     seconds = time.monotonic() - start
-    speed = len(progress.history) * steps * batch_size / max(sum(row["seconds"] for row in progress.history), 1e-9)
+    pictures = sum(steps[: len(progress.history)]) * min(recipe.batch_size, len(train_index))
+    speed = pictures / max(sum(row["seconds"] for row in progress.history), 1e-9)
     best = len(progress.history) if stopping.best_epoch is None else stopping.best_epoch + 1
     return Trained(finished, progress.history, best, seconds, speed)
 
 
-def phases(recipe: Recipe, first_epoch: int) -> list[tuple[int, int, tuple[int, int] | None]]:
-    """What is left of the training: (first epoch, end, size of the pictures), None for the size that they have."""
-    parts, begin, shares = [], 0, 0.0
+@dataclass(frozen=True)
+class Phase:
+    """Epochs (first, end) that are trained alike: size of the pictures (None: their own), share that is trained on."""
+
+    epochs: tuple[int, int]
+    size: tuple[int, int] | None
+    share: float
+
+
+def phases(recipe: Recipe, first_epoch: int = 0) -> list[Phase]:
+    """What is left of the training from `first_epoch` on; the hardest pictures are chosen anew for every epoch."""
+    ends, shares = [], 0.0
     for scale, share in recipe.scales:
         shares += share
-        end = round(shares * recipe.epochs)
-        parts.append((begin, end, scaled(recipe.image_size, scale)))
-        begin = end
-    parts.append((begin, recipe.epochs, None))
-    return [(max(begin, first_epoch), end, size) for begin, end, size in parts if end > max(begin, first_epoch)]
+        ends.append((round(shares * recipe.epochs), scaled(recipe.image_size, scale)))
+    ends.append((recipe.epochs, None))
+    # To know what is hard, all have to be seen once.
+    chosen_from = max(1, round(recipe.hardest_from * recipe.epochs)) if recipe.hardest < 1 else recipe.epochs
+    found, begin = [], 0
+    for end, size in ends:
+        # What is chosen, and in which order it comes, must be known for every epoch on its own.
+        for cut in range(begin + 1, end + 1) if recipe.hardest < 1 else [end] if end > begin else []:
+            found.append(Phase((begin, cut), size, recipe.hardest if begin >= chosen_from else 1.0))
+            begin = cut
+    return [
+        Phase((max(phase.epochs[0], first_epoch), phase.epochs[1]), phase.size, phase.share)
+        for phase in found
+        if phase.epochs[1] > first_epoch
+    ]
+
+
+def steps_of(recipe: Recipe, phase: Phase, pictures: int) -> int:
+    """Steps of an epoch, at least one."""
+    return max(1, round(phase.share * pictures) // min(recipe.batch_size, pictures))
 
 
 def training_batches(
-    recipe: Recipe, data: Data, index: np.ndarray, first_epoch: int = 0, size: tuple[int, int] | None = None
+    recipe: Recipe,
+    data: Data,
+    index: np.ndarray,
+    first_epoch: int = 0,
+    size: tuple[int, int] | None = None,
+    only: np.ndarray | None = None,
 ) -> Any:
-    """The recipe's endless batches of the pictures of `index`, shrunk to `size`, from the beginning of an epoch."""
+    """The recipe's endless batches of the pictures of `index`, or `only` of some of these, shrunk to `size`."""
     return make_train(
         data.pictures,
         data.labels,
@@ -290,6 +338,7 @@ def training_batches(
         balance=recipe.balance,
         seed=recipe.seed,
         first_epoch=first_epoch,
+        only=only,
     )
 
 
@@ -299,16 +348,19 @@ def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], ste
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     compile_network(model, recipe, data.num_classes, steps)
     total = 0.0
-    for begin, end, size in phases(recipe, 0):
+    everything = np.arange(len(data.pictures))
+    for size, parts in itertools.groupby(phases(recipe), key=lambda phase: phase.size):
         model.make_train_function(force=True)
-        batches = iter(training_batches(recipe, data, np.arange(len(data.pictures)), size=size))
+        batches = iter(training_batches(recipe, data, everything, size=size))
         seconds = []
         for _ in range(steps + 2):
             start = time.monotonic()
             model.train_on_batch(*next(batches))
             seconds.append(time.monotonic() - start)
         step = float(np.median(seconds[2:]))  # the first two steps compile and warm up
-        total += (end - begin) * step * sum(count // recipe.batch_size for count in train_counts)
+        for phase in parts:
+            epochs = phase.epochs[1] - phase.epochs[0]
+            total += step * epochs * sum(steps_of(recipe, phase, count) for count in train_counts)
     # An evaluation costs about a third of a training step: forward only.
     evaluated = sum(len(data.pictures) - count for count in train_counts) / recipe.batch_size / 3
     return total + recipe.epochs * step * evaluated
@@ -328,11 +380,12 @@ def mean_accuracy(logs: Mapping[str, float], heads: Sequence[str], prefix: str =
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Record every epoch and show the progress: steps on a bar, a line for every epoch."""
+    """Record every epoch and show the progress: steps (so many an epoch) on a bar, a line for every epoch."""
 
-    def __init__(self, console: Console, what: str, epochs: int, steps: int, heads: Sequence[str]) -> None:
+    def __init__(self, console: Console, what: str, steps: Sequence[int], heads: Sequence[str]) -> None:
         super().__init__()
-        self.console, self.what, self.epochs, self.steps, self.heads = console, what, epochs, steps, heads
+        self.console, self.what, self.steps, self.heads = console, what, steps, heads
+        self.epochs = len(steps)
         self.history: list[dict[str, float]] = []
         self.seconds_before = 0.0
         self.bar: Bar | None = None
@@ -352,7 +405,7 @@ class EpochLog(keras.callbacks.Callback):
         self._training_seconds = time.monotonic() - self._epoch_began
         if self.bar is not None:
             self.bar.update(
-                self._epoch * self.steps + batch + 1,
+                sum(self.steps[: self._epoch]) + batch + 1,
                 f"epoch {self._epoch + 1} of {self.epochs} · loss {logs['loss']:.3f}",
             )
 

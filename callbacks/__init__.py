@@ -17,11 +17,12 @@ from callbacks.filters import first_layer_filters, plot_filters
 from callbacks.freeze import Freeze
 from callbacks.gradient_noise import GradientNoise
 from callbacks.groups import NO_DECAY, ParameterGroup, discriminative_rates
+from callbacks.hardest import ExampleLoss, HardestExamples
 from callbacks.json_log import JsonLog, read_log
 from callbacks.lr_finder import LRFinder, RangeTest
 from callbacks.monitor import Monitor
 from callbacks.objective import Objective
-from callbacks.optimizers import SGD, Adagrad, Adam, AdamW, Muon, RMSprop, get_optimizer
+from callbacks.optimizers import SGD, Adagrad, Adam, AdamW, Muon, MuonSGD, RMSprop, get_optimizer
 from callbacks.plateau import ReduceOnPlateau
 from callbacks.rate_callbacks import CyclicLR, OneCycle, StepDecay, WarmRestarts
 from callbacks.schedules import (
@@ -55,11 +56,13 @@ __all__ = [
     "CyclicLR",
     "CyclicMomentum",
     "EarlyStopping",
+    "ExampleLoss",
     "ExpRangeSchedule",
     "ExponentialSchedule",
     "Freeze",
     "GradientNoise",
     "HalvingSchedule",
+    "HardestExamples",
     "InverseSquareRootSchedule",
     "InverseTimeSchedule",
     "JsonLog",
@@ -67,6 +70,7 @@ __all__ = [
     "LinearSchedule",
     "Monitor",
     "Muon",
+    "MuonSGD",
     "Objective",
     "OneCycle",
     "OneCycleSchedule",

@@ -31,6 +31,7 @@ def make_train(
     seed: int = 0,
     first_epoch: int = 0,
     first_step: int = 0,
+    only: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Endless training batches `(x, {head: y}, {head: weight})`, `len(index) // batch_size` of them an epoch.
 
@@ -51,6 +52,7 @@ def make_train(
         seed: Order and augmentation are a function of it, of the epoch and of the picture's place in `index` alone.
         first_epoch: Where to start, for a training that goes on.
         first_step: The first batch of that epoch; those before it are skipped without being made.
+        only: Places in `index` that the epochs consist of; None for all. What happens to a picture stays the same.
 
     Raises:
         ValueError: `batch_size` exceeds the number of pictures, lengths differ, or a name is not known.
@@ -62,10 +64,13 @@ def make_train(
     for name, value, known in (("balance", balance, BALANCES), ("smoothing", smoothing, SMOOTHINGS)):
         if value not in known:
             raise ValueError(f"`{name}` must be one of {', '.join(known)}. Received: {name}={value!r}.")
+    if only is not None:
+        _check_places(only, len(chosen), batch_size, balance)
+    drawn = np.arange(len(chosen)) if only is None else np.asarray(only)
     for name, number, most in (
         ("seed", seed, 2**31 - 1),
         ("first_epoch", first_epoch, 2**31 - 1),
-        ("first_step", first_step, len(chosen) // batch_size - 1),
+        ("first_step", first_step, len(drawn) // batch_size - 1),
     ):
         if not 0 <= number <= most:
             raise ValueError(f"`{name}` must lie between 0 and {most:,}. Received: {name}={number}.")
@@ -77,10 +82,11 @@ def make_train(
     targets = _targets(chosen_labels, num_classes, balance == "weights")
 
     def epoch_order(epoch: tf.Tensor) -> tf.data.Dataset:
-        places, copies = _order(len(chosen), shares, seed, epoch)
+        places, copies = _order(len(drawn), shares, seed, epoch)
+        places = tf.gather(tf.constant(drawn, "int64"), places)
         # A picture that is drawn twice is augmented twice.
         seeds = fork(example_seeds(seed, epoch, places + len(chosen) * copies), AUGMENTATION)
-        skipped, steps = tf.where(epoch == first_epoch, first_step, 0), len(chosen) // batch_size
+        skipped, steps = tf.where(epoch == first_epoch, first_step, 0), len(drawn) // batch_size
         batches = tf.reshape(places[: steps * batch_size], [steps, batch_size])
         batch_seeds = tf.reshape(seeds[: steps * batch_size], [steps, batch_size, 3])
         epochs = tf.fill([steps - skipped], epoch)
@@ -117,6 +123,12 @@ def make_train(
 
         data = order.map(from_memory)
     return data.prefetch(2)
+
+
+def places_of_epoch(places: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """The places in `index` of an epoch's pictures in the order of `make_train(only=places)`, without sampling."""
+    order, _ = _order(len(places), None, seed, tf.constant(epoch, "int64"))
+    return np.asarray(places)[order.numpy()][: len(places) // batch_size * batch_size]
 
 
 def make_eval(
@@ -195,6 +207,17 @@ def augment_batch(
         else:
             x = step.apply(x, choice)
     return tf.cast(x, "float32"), y, weight
+
+
+def _check_places(only: np.ndarray, count: int, batch_size: int, balance: str) -> None:
+    places = np.asarray(only)
+    if len(places) < batch_size or places.min() < 0 or places.max() >= count or len(np.unique(places)) < len(places):
+        raise ValueError(
+            f"`only` needs different places from 0 to {count - 1}, a batch of {batch_size} at least. "
+            f"Received {len(places)}."
+        )
+    if balance == "sampling":
+        raise ValueError("`only` and `balance='sampling'` both choose pictures. Leave one of them out.")
 
 
 def _order(count: int, shares: np.ndarray | None, seed: int, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -360,3 +360,39 @@ def test_impossible_starts_are_refused(options, message) -> None:
 def test_labels_and_numbers_of_classes_belong_together() -> None:
     with pytest.raises(ValueError, match="belong together"):
         make_eval(numbered(10), {"label": np.zeros(10, int)})
+
+
+def test_only_some_places_are_drawn_and_what_happens_to_them_stays_the_same() -> None:
+    from pipelines.batches import places_of_epoch
+
+    pictures = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 3)).astype("uint8")
+    index, only = np.arange(20)[::-1].copy(), np.array([1, 4, 5, 9, 12, 17])
+    steps = [augment.random_crop(2), augment.alternating_flip()]
+
+    def batches(**options) -> dict[int, np.ndarray]:
+        data = make_train(
+            pictures,
+            {"index": np.arange(20)},
+            {"index": 20},
+            batch_size=2,
+            index=index,
+            seed=4,
+            first_epoch=3,
+            augmentation=steps,
+            **options,
+        )
+        seen = {}
+        for x, y, _ in data.take(3 if options else 10):
+            seen |= dict(zip(y["index"].numpy().argmax(axis=1).tolist(), x.numpy(), strict=True))
+        return seen
+
+    everything, some = batches(), batches(only=only)
+    assert list(some) == index[places_of_epoch(only, 2, 4, 3)].tolist()
+    assert sorted(some) == sorted(index[only])
+    for place, picture in some.items():
+        np.testing.assert_array_equal(picture, everything[place])
+    for wrong in ([1], [1, 1, 2], [0, 20], [-1, 3]):
+        with pytest.raises(ValueError, match="`only` needs different places from 0 to 19, a batch of 2 at least"):
+            batches(only=np.array(wrong))
+    with pytest.raises(ValueError, match="`only` and `balance='sampling'` both choose"):
+        batches(only=only, balance="sampling")

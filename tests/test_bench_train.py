@@ -11,6 +11,7 @@ needs_pytorch = pytest.mark.skipif(not bench_pytorch.INSTALLED, reason="PyTorch 
 
 def test_projected_time_is_that_of_all_epochs_at_their_sizes(monkeypatch, capsys) -> None:
     recipe = {**bench_train.RECIPES["cifar10-fast"], "epochs": 10, "scales": ((0.75, 0.6),)}
+    recipe |= {"hardest": 0.5, "hardest_from": 0.8}
     monkeypatch.setitem(bench_train.RECIPES, "cifar10-fast", recipe)
     monkeypatch.setattr(bench_pytorch, "INSTALLED", False)
     asked = []
@@ -25,7 +26,8 @@ def test_projected_time_is_that_of_all_epochs_at_their_sizes(monkeypatch, capsys
     tables = bench_train.bench_train(1, Console())
     assert asked == ["kerascnn, 24x24, batch 500", "kerascnn, 32x32, batch 500"]
     (time,) = tables["Projected time of the whole training, 45,000 pictures"]
-    assert time.median == 6 * 45_000 / 900 + 4 * 45_000 / 450  # 700 s
+    # Six epochs at 24 pixels, two at 32, and two with half of the pictures: 300 + 200 + 100 s.
+    assert time.median == 6 * 45_000 / 900 + 2 * 45_000 / 450 + 2 * 22_500 / 450
     assert "PyTorch is not installed" in capsys.readouterr().out
 
 

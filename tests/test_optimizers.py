@@ -6,6 +6,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import callbacks
 from callbacks import SGD, Adam, AdamW, CyclicMomentum, Muon, PiecewiseConstantSchedule, TriangularSchedule
@@ -537,3 +538,50 @@ def test_muon_lowers_the_loss_of_a_convolutional_network() -> None:
     model.compile(callbacks.get_optimizer("muon", 0.03, exclude_layers=["head"]), "mse")
     losses = model.fit(x, y, batch_size=8, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_muon_sgd_turns_kernels_by_orthogonal_matrices_and_the_rest_by_nesterovs_steps() -> None:
+    """Two steps, by numpy: PyTorch's form of Nesterov's momentum, the kernel at the norm sqrt(outputs)."""
+    generator = np.random.default_rng(0)
+    kernel, bias = generator.normal(size=(3, 3, 2, 5)).astype("float32"), np.array([1.0, -2.0], "float32")
+    gradients = [(generator.normal(size=kernel.shape), generator.normal(size=2)) for _ in range(2)]
+    variables = [keras.Variable(kernel, name="kernel"), keras.Variable(bias, name="bias")]
+    optimizer = callbacks.MuonSGD(0.1, momentum=0.6, groups=[callbacks.ParameterGroup("bias", rate=3.0)])
+    velocities = [np.zeros_like(kernel), np.zeros_like(bias)]
+    for pair in gradients:
+        optimizer.apply([ops.convert_to_tensor(one.astype("float32")) for one in pair], variables)
+        velocities = [0.6 * velocity + gradient for velocity, gradient in zip(velocities, pair, strict=True)]
+        turn, step = (gradient + 0.6 * velocity for velocity, gradient in zip(velocities, pair, strict=True))
+        matrix = turn.reshape(18, 5).T / np.linalg.norm(turn)
+        for _ in range(3):
+            gram = matrix @ matrix.T
+            matrix = 3.4445 * matrix + (-4.7750 * gram + 2.0315 * gram @ gram) @ matrix
+        kernel = kernel * np.sqrt(5) / np.linalg.norm(kernel) - 0.1 * matrix.T.reshape(kernel.shape)
+        bias = bias - 0.3 * step
+        # The matrices are bfloat16, as those of the source; two updates have a norm of about 0.2 x sqrt(5).
+        assert np.linalg.norm(ops.convert_to_numpy(variables[0]) - kernel) < 0.03
+        np.testing.assert_allclose(variables[1], bias, rtol=1e-5)
+    values = np.linalg.svd(matrix, compute_uv=False)
+    assert 0.4 < values.min() < values.max() < 1.6
+
+
+def test_muon_sgd_treats_matrices_and_depthwise_kernels_as_sgd_does() -> None:
+    shapes = {"dense": (4, 3), "depthwise": (3, 3, 4, 1), "column": (1, 1, 4, 1), "one_axis": (5,)}
+    variables = [keras.Variable(np.ones(shape, "float32"), name=name) for name, shape in shapes.items()]
+    optimizer = callbacks.MuonSGD(0.5, momentum=0.5)
+    optimizer.apply([ops.ones(shape) for shape in shapes.values()], variables)
+    for variable in variables:
+        np.testing.assert_allclose(variable, np.full(variable.shape, 1 - 0.5 * 1.5))
+
+
+def test_muon_sgd_is_the_same_after_its_config_and_refuses_what_cannot_be() -> None:
+    optimizer = callbacks.MuonSGD(0.3, momentum=0.7, iterations=5, weight_decay=0.1)
+    again = callbacks.MuonSGD.from_config(optimizer.get_config())
+    assert (again.momentum, again.newton_schulz, again.weight_decay) == (0.7, 5, 0.1)
+    for options in ({"momentum": 0.0}, {"momentum": 1}, {"momentum": callbacks.CosineSchedule(1.0, 5)}):
+        with pytest.raises(ValueError, match=r"`momentum` of MuonSGD must be a number in \(0, 1\)"):
+            callbacks.MuonSGD(0.1, **options)
+    with pytest.raises(ValueError, match="`iterations` must be at least 1"):
+        callbacks.MuonSGD(0.1, iterations=0)
+    with pytest.raises(ValueError, match="MuonSGD has no option 'itrations'"):
+        callbacks.MuonSGD(0.1, itrations=5)

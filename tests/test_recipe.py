@@ -53,12 +53,14 @@ def test_what_was_chosen_is_kept() -> None:
         ({"zoom": -1}, "`zoom` must be from 0 to 4"),
         ({"image_size": [16.5, 20]}, "`image_size` must be a whole number"),
         ({"model": 5}, "`model` must be text"),
-        ({"optimizer": "sgd"}, "`optimizer` must be one of nesterov, muon, adamw. Received: optimizer='sgd'"),
+        ({"optimizer": "sgd"}, "`optimizer` must be one of nesterov, muon_sgd, adamw. Received: optimizer='sgd'"),
         ({"flips": "never"}, "`flips` must be one of random, alternating"),
         ({"curve": "step"}, "`curve` must be one of cosine, linear"),
         ({"views": -1}, "`views` must be 0 or more"),
         ({"bias_rate": -1}, "`bias_rate` must be 0 or more"),
         ({"head_rate": -1}, "`head_rate` must be 0 or more"),
+        ({"hardest": 0}, r"`hardest` must be in \(0, 1\]"),
+        ({"hardest_from": 1}, r"`hardest_from` must be in \[0, 1\)"),
         ({"scales": 0.5}, "`scales` must be pairs of numbers"),
         ({"scales": [[0.5, 0.2, 0.1]]}, "`scales` must be pairs of numbers"),
         ({"scales": [[1.5, 0.2]]}, r"`scales` must be scales in \(0, 1\] with fractions of the epochs below 1"),
@@ -110,6 +112,8 @@ def test_resumed_run_refuses_another_recipe_and_says_where_it_differs() -> None:
         ({"cutout": 80}, "`cutout` must be at most 63 for pictures of 32x40. Received: 80"),
         ({"crop": 32}, "`crop` must be at most 31 for pictures of 32x40. Received: 32"),
         ({"mixup": 0.2, "batch_size": 1}, "`batch_size` must be at least 2"),
+        ({"hardest": 0.1, "batch_size": 101}, "`hardest` leaves less than a batch of 101 of the 1000 pictures"),
+        ({"hardest": 0.5, "balance": "sampling"}, "`hardest` and `balance=sampling` both choose pictures"),
         ({"views": 32}, "`views` must be at most 31 for pictures of 32x40. Received: 32"),
         ({"scales": [[0.2, 0.5]]}, "`scales` must leave at least 8 pixels of 32x40. Received: 0.2, which is 6x8"),
     ],
@@ -249,15 +253,29 @@ def test_network_options_that_do_not_fit_are_refused(choices: dict[str, object])
 
 
 def test_small_pictures_come_in_whole_epochs_and_first() -> None:
-    from apps.training import phases
+    from apps.training import Phase, phases
 
     recipe = resolve({"scales": [[0.5, 0.2], [0.75, 0.33]], "epochs": 8}, 1000, (32, 40), [ANIMALS])
-    assert phases(recipe, 0) == [(0, 2, (16, 20)), (2, 4, (24, 30)), (4, 8, None)]
-    assert phases(recipe, 3) == [(3, 4, (24, 30)), (4, 8, None)]
-    assert phases(recipe, 4) == [(4, 8, None)]
-    assert phases(resolve({"epochs": 8}, 1000, (32, 40), [ANIMALS]), 0) == [(0, 8, None)]
+    last = Phase((4, 8), None, 1.0)
+    assert phases(recipe) == [Phase((0, 2), (16, 20), 1.0), Phase((2, 4), (24, 30), 1.0), last]
+    assert phases(recipe, 3) == [Phase((3, 4), (24, 30), 1.0), last]
+    assert phases(recipe, 4) == [last]
+    assert phases(resolve({"epochs": 8}, 1000, (32, 40), [ANIMALS])) == [Phase((0, 8), None, 1.0)]
     short = resolve({"scales": [[0.5, 0.2]], "epochs": 1}, 1000, (32, 40), [ANIMALS])
-    assert phases(short, 0) == [(0, 1, None)]
+    assert phases(short) == [Phase((0, 1), None, 1.0)]
+
+
+def test_hardest_pictures_are_chosen_for_every_epoch_once_all_were_seen() -> None:
+    from apps.training import Phase, phases, steps_of
+
+    chosen = {"scales": [[0.5, 0.5]], "hardest": 0.4, "hardest_from": 0.25, "epochs": 4, "batch_size": 32}
+    recipe = resolve(chosen, 1000, (32, 40), [ANIMALS])
+    found = phases(recipe)
+    assert found[:2] == [Phase((0, 1), (16, 20), 1.0), Phase((1, 2), (16, 20), 0.4)]
+    assert found[2:] == [Phase((2, 3), None, 0.4), Phase((3, 4), None, 0.4)]
+    assert [steps_of(recipe, phase, 1000) for phase in found] == [31, 12, 12, 12]
+    at_once = resolve({**chosen, "hardest_from": 0.0}, 1000, (32, 40), [ANIMALS])
+    assert [phase.share for phase in phases(at_once)] == [1.0, 0.4, 0.4, 0.4]
 
 
 def test_every_named_recipe_fits_its_data() -> None:
@@ -271,7 +289,7 @@ def test_every_named_recipe_fits_its_data() -> None:
 def test_optimiser_has_the_rates_of_the_recipe() -> None:
     from apps.training import make_optimizer
 
-    chosen = {"optimizer": "muon", "lr": 0.5, "momentum": 0.75, "bias_rate": 0.25, "head_rate": 0.125}
+    chosen = {"optimizer": "muon_sgd", "lr": 0.5, "momentum": 0.75, "bias_rate": 0.25, "head_rate": 0.125}
     recipe = resolve({**chosen, "curve": "linear", "warmup": 0.0}, 1000, (32, 32), [ANIMALS])
     model = kerascnn.build("airbench94", (16, 16, 3), {"label": 3}, width=0.125)
     optimizer = make_optimizer(recipe, total_steps=11)
@@ -282,6 +300,3 @@ def test_optimiser_has_the_rates_of_the_recipe() -> None:
     assert rates["head_0_label/kernel"] == (0.125, 1)
     assert optimizer.momentum == 0.75
     assert [float(optimizer._learning_rate(step)) for step in (0, 5)] == pytest.approx([0.5, 0.25], rel=1e-3)
-    by_adam = [one.path for one in model.trainable_variables if optimizer._should_use_adamw(one)]
-    assert "head_0_label/kernel" in by_adam
-    assert not [path for path in by_adam if path.endswith("conv/kernel")]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -22,34 +23,61 @@ def data() -> training.Data:
 
 def train(data: training.Data, folder: Path, resume: bool = False, **choices: object) -> training.Trained:
     chosen = {"model": "airbench94", "width": 0.125, "epochs": 4, "batch_size": 8, "precision": "float32"}
-    chosen |= {"scales": ((0.5, 0.25), (0.75, 0.25)), "optimizer": "muon", "lr": 0.02, **choices}
+    chosen |= {"scales": ((0.5, 0.25), (0.75, 0.25)), "optimizer": "muon_sgd", "lr": 0.02, **choices}
     recipe = resolve(chosen, 40, (18, 18), list(CLASSES.values()))
     index = np.arange(48)
     return training.train(recipe, data, index[:40], index[40:], folder, Console(quiet=True), resume=resume)
 
 
-def test_training_stopped_between_two_sizes_goes_on_to_the_same_weights(data, tmp_path, monkeypatch) -> None:
-    sizes = []
-    batches = training.training_batches
+@pytest.mark.parametrize("hardest", [1.0, 0.5])
+def test_training_stopped_between_two_sizes_goes_on_to_the_same_weights(data, tmp_path, monkeypatch, hardest) -> None:
+    begun, batches = [], training.training_batches
 
-    def noted(recipe, data, index, first_epoch=0, size=None):
-        sizes.append((first_epoch, size))
-        return batches(recipe, data, index, first_epoch, size)
+    def noted(recipe, data, index, first_epoch, size, only):
+        begun.append((first_epoch, size, None if only is None else len(only)))
+        if stop_at == first_epoch:
+            raise KeyboardInterrupt
+        return batches(recipe, data, index, first_epoch, size, only)
 
     monkeypatch.setattr(training, "training_batches", noted)
-    whole = train(data, tmp_path / "whole")
-    assert sizes == [(0, (9, 9)), (1, (14, 14)), (2, None)]
+    stop_at = None
+    whole = train(data, tmp_path / "whole", hardest=hardest)
+    if hardest == 1:
+        assert begun == [(0, (9, 9), None), (1, (14, 14), None), (2, None, None)]
+    else:
+        assert begun == [(0, (9, 9), 40), (1, (14, 14), 20), (2, None, 20), (3, None, 20)]
     assert [row["epoch"] for row in whole.history] == [1, 2, 3, 4]
     assert whole.best_epoch >= 3  # the best of the epochs at full size
-    phases = training.phases
-    monkeypatch.setattr(training, "phases", lambda recipe, first: phases(recipe, first)[:2])
-    train(data, tmp_path / "part")
-    monkeypatch.setattr(training, "phases", phases)
-    resumed = train(data, tmp_path / "part", resume=True)
+    stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "part", hardest=hardest)
+    stop_at = None
+    resumed = train(data, tmp_path / "part", resume=True, hardest=hardest)
     assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
     for found, expected in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
     assert resumed.seconds > sum(row["seconds"] for row in resumed.history[:2])
+
+
+def test_hardest_examples_are_those_whose_loss_was_highest(data, tmp_path, monkeypatch) -> None:
+    """Every example's remembered loss is that of the network as it was when the example came."""
+    chosen, fit = [], training.HardestExamples.choose
+
+    def noted(hardest, share):
+        chosen.append((hardest.losses.copy(), fit(hardest, share)))
+        return chosen[-1][1]
+
+    monkeypatch.setattr(training.HardestExamples, "choose", noted)
+    # Without progress and augmentation the losses of an epoch are those of the network itself.
+    still = {"lr": 1e-9, "hardest": 0.25, "epochs": 2, "scales": (), "flip": False, "crop": 0}
+    trained = train(data, tmp_path, model="resnet9", norm="none", optimizer="nesterov", label_smoothing=0.0, **still)
+    assert np.isinf(chosen[0][0]).all()
+    losses, hardest = chosen[1]
+    model, truth = trained.model, data.labels["label"][:40]
+    logits = keras.ops.convert_to_numpy(model(data.pictures[:40].astype("float32"), training=True)["label"])
+    expected = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(40), truth]
+    np.testing.assert_allclose(losses, expected, rtol=1e-3, atol=1e-4)
+    assert sorted(hardest) == sorted(np.argsort(-expected)[:10])
 
 
 def test_networks_that_flatten_their_picture_refuse_smaller_ones(data) -> None:

@@ -1,0 +1,103 @@
+"""Train on the hardest examples: remember the last loss of each, and name those of highest loss."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from callbacks.stateful import StatefulCallback
+
+
+@keras.saving.register_keras_serializable(package="callbacks")
+class ExampleLoss(keras.metrics.Metric):
+    """The loss of every example since the last reset, in the order in which they came; the result is their mean.
+
+    Args:
+        capacity: The most examples of an epoch; those beyond are not remembered.
+        loss: Targets and outputs [batch, classes] to losses [batch]; None is cross-entropy from logits.
+        name: In the logs.
+    """
+
+    def __init__(
+        self, capacity: int, loss: Callable[[Any, Any], Any] | None = None, name: str = "example_loss"
+    ) -> None:
+        super().__init__(name=name, dtype="float32")
+        self.capacity, self.loss = capacity, loss
+        self.losses = self.add_variable((capacity,), "zeros", name="losses")
+        self.seen = self.add_variable((), "zeros", dtype="int32", name="seen")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Append the losses of a batch, each times its weight."""
+        loss = self.loss or (lambda y, x: keras.losses.categorical_crossentropy(y, x, from_logits=True))
+        values = ops.cast(loss(y_true, y_pred), "float32")
+        if sample_weight is not None:
+            values = values * ops.cast(ops.reshape(sample_weight, (-1,)), "float32")
+        places = self.seen + ops.arange(ops.shape(values)[0], dtype="int32")
+        places = ops.minimum(places, self.capacity - 1)
+        self.losses.assign(ops.scatter_update(self.losses, places[:, None], values))
+        self.seen.assign(self.seen + ops.shape(values)[0])
+
+    def result(self) -> Any:
+        """The mean."""
+        return ops.sum(self.losses) / ops.cast(ops.maximum(self.seen, 1), "float32")
+
+
+class HardestExamples(StatefulCallback):
+    """Remember the last loss of every training example; `choose` names the hardest, for the next epoch.
+
+    An example that is left out keeps its loss, and comes back when those of the others have fallen below it. One that
+    has not been seen yet is harder than all others. Compile the model with `metric()` for every output, and before
+    every `fit` of one epoch say in `order` which examples its batches hold.
+
+    Args:
+        count: Of the training examples.
+
+    Source: Selective-Backprop, https://arxiv.org/abs/1910.00762, with the losses of the last time instead of another
+    forward pass; as in airbench96_faster, https://github.com/KellerJordan/cifar10-airbench
+
+    >>> hardest = HardestExamples(4)
+    >>> hardest.losses[:] = [0.5, 2.0, 0.1, 1.0]
+    >>> hardest.choose(0.5)
+    array([1, 3])
+    """
+
+    STATE = ("losses",)
+
+    def __init__(self, count: int) -> None:
+        if count < 1:
+            raise ValueError(f"`count` must be at least 1. Received: count={count}.")
+        self.count = count
+        self.order: np.ndarray | None = None
+        self._metrics: list[ExampleLoss] = []
+        super().__init__()
+
+    def reset(self) -> None:
+        """No example has been seen."""
+        self.losses = np.full(self.count, np.inf, "float32")
+
+    def metric(self) -> ExampleLoss:
+        """A metric for one output of the model; the losses of several outputs are added."""
+        self._metrics.append(ExampleLoss(self.count))
+        return self._metrics[-1]
+
+    def choose(self, share: float) -> np.ndarray:
+        """The examples of highest loss, in ascending order: `round(share * count)`, at least one."""
+        if not 0 < share <= 1:
+            raise ValueError(f"`share` must lie in (0, 1]. Received: share={share}.")
+        hardest_first = np.argsort(-self.losses, kind="stable")
+        return np.sort(hardest_first[: max(1, round(share * self.count))])
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """After the last batch, before a validation empties the metrics: take their losses."""
+        if self.order is None or batch + 1 != (self.params or {}).get("steps"):
+            return
+        seen = self.order[: int(ops.convert_to_numpy(self._metrics_of(self.model)[0].seen))]
+        self.losses[seen] = sum(ops.convert_to_numpy(one.losses)[: len(seen)] for one in self._metrics)
+
+    def _metrics_of(self, model: keras.Model) -> list[ExampleLoss]:
+        """The metrics; on JAX their values are those of the step once the model has been asked for."""
+        if not self._metrics:
+            raise ValueError(f"Compile {model.name!r} with `metric()` of HardestExamples for every output.")
+        return self._metrics
