@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-b
 ON_JAX := callbacks kerascnn $(addprefix tests/test_,$(addsuffix .py,architectures arithmetic batch_size borrow callbacks combinators \
 	curves decoders divergence families fold freeze fully_convolutional gradient_noise groups imports interrupt json_log \
 	lr_finder monitor multi_task network_contract optimizers pages plateau rate_callbacks schedules snapshot_ensemble \
-	steps throughput weight_average))
+	hardest steps throughput training weight_average whitening))
 
 .PHONY: help demo test test-extras test-slow bench setup lint
 

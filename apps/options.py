@@ -71,7 +71,8 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 def recipe_choices(data: str, recipe: str | None, settings: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
     """Checked fields of the recipe: those of a named recipe, then `--set`, then options of their own."""
-    from apps.recipe import RECIPES, check_choices, load_choices, parse_settings
+    from apps.recipe import check_choices, load_choices, parse_settings
+    from apps.recipes import RECIPES
 
     base = load_choices(recipe or (data if data in RECIPES else "default"))
     chosen = {field: value for field, value in given.items() if value is not None}

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
 
+from apps.recipes import RECIPES, Choices
+
 # Spelled out here too, since the command line checks a recipe before the pipelines are imported (a test compares them).
 FILLS = ("constant", "edge", "reflect", "symmetric", "wrap")
 SMOOTHINGS = ("others", "all")
@@ -25,8 +27,6 @@ NETWORK_OPTIONS = (
 )
 
 SMALL = 64  # pictures up to this many pixels keep their resolution through the first layers
-
-Choices = Mapping[str, Any]  # some fields of a recipe, by name
 
 
 @dataclass(frozen=True)
@@ -148,52 +148,6 @@ class Recipe:
     frozen_scale: float | None = None
     whitening: int | None = None
     transfer: str = "none"
-
-
-RECIPES: dict[str, Choices] = {
-    "default": {},
-    "cifar10-fast": {
-        "model": "airbench94",
-        "width": 1.0,
-        "image_size": (32, 32),
-        "epochs": 11,
-        "scales": ((0.5, 0.18), (0.75, 0.45)),
-        "hardest": 0.5,
-        "hardest_from": 0.18,
-        "batch_size": 500,
-        "flip": True,
-        "flips": "alternating",
-        "crop": 2,
-        "cutout": 0,
-        "views": 1,
-        "optimizer": "muon_sgd",
-        "lr": 0.06,
-        "momentum": 0.88,
-        "bias_rate": 440.0,
-        "head_rate": 7.0,
-        "weight_decay": 2.4e-3,
-        "warmup": 0.0,
-        "curve": "linear",
-        "label_smoothing": 0.2,
-        "smoothing": "all",
-        # The sigmoid approximation of GELU, x * sigmoid(1.702 x), which takes less than half of its time.
-        "activation": "silu",
-        "frozen_scale": 1.702,
-        "patience": 0,
-    },
-    "digits": {
-        "model": "resnet9",
-        "image_size": (16, 16),
-        "epochs": 20,
-        "flip": False,
-        "crop": 0,
-        "rotation": 10.0,
-        "zoom": 0.1,
-        "shear": 5.0,
-        "translation": 0.06,
-        "patience": 8,
-    },
-}
 
 
 def load_choices(name: str) -> Choices:

@@ -279,7 +279,7 @@ def test_hardest_pictures_are_chosen_for_every_epoch_once_all_were_seen() -> Non
 
 
 def test_every_named_recipe_fits_its_data() -> None:
-    from apps.recipe import RECIPES
+    from apps.recipes import RECIPES
 
     for name in RECIPES:
         recipe = resolve(load_choices(name), 45_000, (32, 32), [ANIMALS])

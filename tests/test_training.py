@@ -9,6 +9,7 @@ import pytest
 from apps import training
 from apps.console import Console
 from apps.recipe import resolve
+from apps.recipes import RECIPES
 
 CLASSES = {"label": ["dark", "light"]}
 
@@ -90,3 +91,13 @@ def test_sizes_that_the_network_cannot_reduce_are_refused(data) -> None:
     recipe = resolve({"model": "airbench94", "scales": ((0.5, 0.5),)}, 40, (16, 16), list(CLASSES.values()))
     with pytest.raises(ValueError, match=r"`airbench` needs 8 pixels .* Received: 7x7"):
         training.check_network(recipe, data.num_classes)
+
+
+@pytest.mark.parametrize("name", ["cifar10-fast", "cifar10-classic", "cifar10-best"])
+def test_recipes_train(data, tmp_path, name) -> None:
+    """Every recipe for CIFAR-10, with a small part of its network and pictures: the loss falls, on every backend."""
+    choices = {**RECIPES[name], "width": 0.125, "epochs": 5, "batch_size": 10, "image_size": (18, 18)}
+    trained = train(data, tmp_path, **{"scales": (), **choices})
+    assert len(trained.history) == 5
+    assert trained.history[-1]["loss"] < trained.history[0]["loss"]
+    assert trained.history[-1]["val_accuracy"] > 0.5
