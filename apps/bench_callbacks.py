@@ -14,8 +14,10 @@ import tensorflow as tf
 import callbacks
 from apps.bench import Contestant, Figure, measure, print_figures
 from apps.console import Console
+from apps.data import Data
+from apps.network import build_network, compile_network
 from apps.recipe import resolve
-from apps.training import Data, EpochLog, build_network, compile_network, training_batches, validation_score
+from apps.training import EpochLog, training_batches, validation_score
 
 BATCH, STEPS = 256, 50  # the measured epochs are short, one sample of the monitor; the figures are of CIFAR-10's epoch
 CIFAR_STEPS = 45_000 // BATCH
@@ -48,7 +50,7 @@ def everything(folder: Path, data: Data, console: Console, epochs: int) -> dict[
     stopping = callbacks.EarlyStopping(
         lambda logs: validation_score(logs, ["label"]), mode="max", path=folder / "best.npz"
     )
-    log = EpochLog(console, "training", epochs, STEPS, ["label"])
+    log = EpochLog(console, "training", [STEPS] * epochs, ["label"])
     return {
         "EpochLog": log,
         "EarlyStopping": stopping,

@@ -17,8 +17,9 @@ from PIL import Image
 from apps.augmentation import augmentation
 from apps.bench import Contestant, Figure, measure, print_figures
 from apps.console import Console
+from apps.data import Data
+from apps.network import build_network, compile_network
 from apps.recipe import resolve
-from apps.training import Data, build_network, compile_network
 from pipelines import augment, make_train
 from pipelines.encoded import Encoded
 from pipelines.pictures import check_pictures

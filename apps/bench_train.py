@@ -11,9 +11,12 @@ from apps import bench_pytorch
 from apps.bench import Contestant, Figure, measure, print_figures
 from apps.bench_networks import INSTALL
 from apps.console import Console, duration
+from apps.data import Data
+from apps.network import build_network, compile_network
+from apps.phases import phases, steps_of
 from apps.recipe import Recipe, resolve
 from apps.recipes import RECIPES
-from apps.training import Data, build_network, compile_network, phases, steps_of, training_batches
+from apps.training import training_batches
 
 PICTURES = 45_000  # to train on, in the competition that both are compared by
 CLASSES = {"label": [f"class {number}" for number in range(10)]}

@@ -15,12 +15,13 @@ import numpy as np
 import pipelines
 from apps import files, run_folder
 from apps.console import Console, duration, percent
+from apps.data import keras_names
 from apps.estimate import Estimate, expect_accuracy
 from apps.plan import Plan, make_plan, print_plan
 from apps.recipe import Choices
 from apps.report import write_report
 from apps.submission import make_submission, predict_pictures, score_submission, verify
-from apps.training import Trained, keras_names, measure_seconds, train
+from apps.training import Trained, measure_seconds, train
 from kerascnn.export import Classifier, export_model, new_version
 from kerascnn.registry import lookup
 from pipelines.competition import encoded_pictures

@@ -10,9 +10,10 @@ import keras
 import pipelines
 from apps import files
 from apps.console import Console
+from apps.network import build_network, compile_network
 from apps.plan import make_plan, print_plan
 from apps.recipe import Choices
-from apps.training import build_network, compile_network, training_batches
+from apps.training import training_batches
 from callbacks import LRFinder
 
 PICTURES = (".png", ".svg", ".pdf")

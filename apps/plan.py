@@ -12,8 +12,9 @@ import pandas as pd
 
 from apps.augmentation import augmentation
 from apps.console import Console, duration
+from apps.data import Data
+from apps.network import build_network, check_network
 from apps.recipe import Choices, Recipe, resolve
-from apps.training import Data, build_network, check_network
 from pipelines.competition import Competition, encoded_pictures
 from pipelines.encoded import Encoded
 from pipelines.labels import MISSING

@@ -1,75 +1,25 @@
 """Train one network on one split, with `model.fit`."""
 
 import itertools
-import re
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-import kerascnn
 from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
-from apps.recipe import NETWORK_OPTIONS, Recipe, scaled
-from callbacks import (
-    NO_DECAY,
-    Checkpoint,
-    EarlyStopping,
-    HardestExamples,
-    OneCycleSchedule,
-    ParameterGroup,
-    TerminateOnDivergence,
-    get_optimizer,
-)
-from kerascnn.imagenet import check_published
-from kerascnn.layer_table import without_values
-from kerascnn.whitening import PatchWhitening
+from apps.data import Data
+from apps.network import build_network, compile_network
+from apps.phases import phases, steps_of
+from apps.recipe import Recipe
+from callbacks import Checkpoint, EarlyStopping, HardestExamples, TerminateOnDivergence
 from pipelines import make_eval, make_train
 from pipelines.batches import places_of_epoch
-from pipelines.stream import Pictures, read_batches
-
-# Pictures that the normalisation and the whitening are computed from, whether they are in memory or on disk.
-SAMPLE = 5_000
-WHITENED = 1_000
-ANY_SIZE = (None, None)
-
-
-@dataclass(frozen=True)
-class Data:
-    """Labelled pictures, uint8 [N, height, width, 3] in memory or on disk; class numbers and class names by head."""
-
-    pictures: Pictures
-    labels: Mapping[str, np.ndarray]
-    classes: Mapping[str, Sequence[str]]
-
-    @property
-    def num_classes(self) -> dict[str, int]:
-        """Number of classes by head."""
-        return {head: len(names) for head, names in self.classes.items()}
-
-    @cached_property
-    def statistics(self) -> tuple[list[float], list[float]]:
-        """`channel_statistics` of the pictures."""
-        return channel_statistics(self.pictures)
-
-    def with_keras_names(self) -> "Data":
-        """The same with every head called as Keras allows (`keras_names`)."""
-        names = keras_names(self.classes)
-        return Data(
-            self.pictures,
-            {names[head]: values for head, values in self.labels.items()},
-            {names[head]: values for head, values in self.classes.items()},
-        )
-
-    def take(self, index: np.ndarray) -> "Data":
-        """The pictures of `index`."""
-        return Data(self.pictures[index], {head: values[index] for head, values in self.labels.items()}, self.classes)
 
 
 @dataclass(frozen=True)
@@ -81,114 +31,6 @@ class Trained:
     best_epoch: int
     seconds: float
     pictures_per_second: float
-
-
-def keras_names(heads: Iterable[str]) -> dict[str, str]:
-    """A name for every head that Keras takes for a loss: ASCII letters, digits and a few signs, no two alike.
-
-    >>> keras_names(["label", "hair colour/tone", "größe"])
-    {'label': 'label', 'hair colour/tone': 'hair_colour_tone_1', 'größe': 'gr__e_2'}
-    """
-    names: dict[str, str] = {}
-    for number, head in enumerate(heads):
-        name = re.sub(r"[^A-Za-z0-9_]", "_", head)
-        if name != head or not re.match("[A-Za-z0-9]", name):
-            name = f"{name.lstrip('_')}_{number}".lstrip("_")
-        while name in names.values():
-            name += "_"
-        names[head] = name
-    return names
-
-
-def build_network(recipe: Recipe, data: Data, precision: str, any_size: bool = False) -> keras.Model:
-    """The recipe's network with the normalisation of these pictures, computing in `precision`.
-
-    With `transfer` it has the published weights and their normalisation, and what they leave is frozen. With
-    `any_size` it takes pictures of every size, which networks that flatten them cannot.
-    """
-    mean, std = data.statistics
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
-    try:
-        model = _build(recipe, data.num_classes, ANY_SIZE if any_size else recipe.image_size, mean=mean, std=std)
-    finally:
-        keras.config.set_dtype_policy(policy)
-    if any(isinstance(layer, PatchWhitening) for layer in model.layers):
-        kerascnn.fit_whitening(model, np.concatenate([*read_batches(evenly_spaced(data.pictures, WHITENED), 100)]))
-    return model if recipe.transfer == "none" else kerascnn.transfer(model, recipe.transfer)
-
-
-def check_network(recipe: Recipe, num_classes: Mapping[str, int]) -> None:
-    """Raise a `ValueError` where the recipe's network cannot be; takes a moment, since no weights are made."""
-    if recipe.transfer != "none":
-        check_published(recipe.model)
-    sizes = [scaled(recipe.image_size, scale) for scale, _ in recipe.scales]
-    for size in (*([ANY_SIZE] if sizes else []), *sizes, recipe.image_size):
-        without_values(lambda size=size: _build(recipe, num_classes, size))
-
-
-def _build(
-    recipe: Recipe, num_classes: Mapping[str, int], size: tuple[int | None, int | None], **options: Any
-) -> keras.Model:
-    options |= {name: getattr(recipe, name) for name in NETWORK_OPTIONS if getattr(recipe, name) is not None}
-    return kerascnn.build(recipe.model, (*size, 3), dict(num_classes), width=recipe.width, **options)
-
-
-def evenly_spaced(pictures: Pictures, count: int) -> Pictures:
-    """At most so many of them."""
-    return pictures[:: -(-len(pictures) // count)]
-
-
-def channel_statistics(pictures: Pictures) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of every channel over an evenly spaced sample of pictures, in pixel units."""
-    histograms = np.zeros((pictures.shape[-1], 256))
-    # A few at a time: counting needs eight bytes for each byte.
-    for batch in read_batches(evenly_spaced(pictures, SAMPLE), 100):
-        for channel, histogram in enumerate(histograms):
-            histogram += np.bincount(batch[..., channel].reshape(-1), minlength=256)
-    values = np.arange(256, dtype="float64")
-    mean, std = [], []
-    for histogram in histograms / histograms[0].sum():
-        mean.append(float(histogram @ values))
-        # Pictures of one single colour have no spread to divide by.
-        std.append(float(max(np.sqrt(histogram @ (values - mean[-1]) ** 2), 1.0)))
-    return mean, std
-
-
-def compile_network(
-    model: keras.Model,
-    recipe: Recipe,
-    classes: Mapping[str, int],
-    total_steps: int,
-    hardest: HardestExamples | None = None,
-) -> None:
-    """Attach the losses (the mean over the heads), the optimiser and the one-cycle schedule."""
-    metrics = {head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in classes}
-    for values in metrics.values() if hardest else ():
-        values.append(hardest.metric())
-    model.compile(
-        make_optimizer(recipe, total_steps),
-        loss={head: keras.losses.CategoricalCrossentropy(from_logits=True, name=head) for head in classes},
-        loss_weights={head: 1 / len(classes) for head in classes},
-        weighted_metrics=metrics,
-        jit_compile=False,
-    )
-
-
-def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:
-    """The recipe's optimiser, its rate on the one-cycle schedule."""
-    rate = OneCycleSchedule(
-        recipe.lr, total_steps, warmup=recipe.warmup, tail=0.0, final_factor=1e-4, curve=recipe.curve
-    )
-    groups = [NO_DECAY]
-    if recipe.bias_rate != 1:
-        groups.append(ParameterGroup(r"(beta|bias)$", rate=recipe.bias_rate))
-    if recipe.head_rate != 1:
-        groups.append(ParameterGroup("head_.*kernel$", rate=recipe.head_rate))
-    options: dict[str, Any] = {"groups": groups, "weight_decay": recipe.weight_decay or None}
-    if recipe.optimizer != "adamw":
-        options["momentum"] = recipe.momentum
-    return get_optimizer(recipe.optimizer, rate, **options)
 
 
 def train(
@@ -279,42 +121,6 @@ def train(
     speed = pictures / max(sum(row["seconds"] for row in progress.history), 1e-9)
     best = len(progress.history) if stopping.best_epoch is None else stopping.best_epoch + 1
     return Trained(finished, progress.history, best, seconds, speed)
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Epochs (first, end) that are trained alike: size of the pictures (None: their own), share that is trained on."""
-
-    epochs: tuple[int, int]
-    size: tuple[int, int] | None
-    share: float
-
-
-def phases(recipe: Recipe, first_epoch: int = 0) -> list[Phase]:
-    """What is left of the training from `first_epoch` on; the hardest pictures are chosen anew for every epoch."""
-    ends, shares = [], 0.0
-    for scale, share in recipe.scales:
-        shares += share
-        ends.append((round(shares * recipe.epochs), scaled(recipe.image_size, scale)))
-    ends.append((recipe.epochs, None))
-    # To know what is hard, all have to be seen once.
-    chosen_from = max(1, round(recipe.hardest_from * recipe.epochs)) if recipe.hardest < 1 else recipe.epochs
-    found, begin = [], 0
-    for end, size in ends:
-        # What is chosen, and in which order it comes, must be known for every epoch on its own.
-        for cut in range(begin + 1, end + 1) if recipe.hardest < 1 else [end] if end > begin else []:
-            found.append(Phase((begin, cut), size, recipe.hardest if begin >= chosen_from else 1.0))
-            begin = cut
-    return [
-        Phase((max(phase.epochs[0], first_epoch), phase.epochs[1]), phase.size, phase.share)
-        for phase in found
-        if phase.epochs[1] > first_epoch
-    ]
-
-
-def steps_of(recipe: Recipe, phase: Phase, pictures: int) -> int:
-    """Steps of an epoch, at least one."""
-    return max(1, round(phase.share * pictures) // min(recipe.batch_size, pictures))
 
 
 def training_batches(

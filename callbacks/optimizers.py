@@ -168,6 +168,8 @@ class MuonSGD(SGD):
     https://github.com/KellerJordan/cifar10-airbench
     """
 
+    newton_schulz: int
+
     def __init__(self, learning_rate: Any = 0.02, momentum: float = 0.9, iterations: int = 3, **kwargs: Any) -> None:
         if not isinstance(momentum, Real) or not 0 < momentum < 1:
             raise ValueError(f"`momentum` of MuonSGD must be a number in (0, 1). Received: momentum={momentum!r}.")

@@ -172,7 +172,7 @@ def test_normalisation_does_not_depend_on_where_the_pictures_are(tmp_path) -> No
     import numpy as np
     from PIL import Image
 
-    from apps.training import SAMPLE, channel_statistics
+    from apps.data import SAMPLE, channel_statistics
     from pipelines.encoded import Encoded
     from pipelines.stream import Streamed
 
@@ -202,19 +202,20 @@ OPTIONS = {
 
 
 def test_options_of_the_recipe_are_those_of_the_network(monkeypatch) -> None:
-    from apps import training
+    from apps.data import Data
+    from apps.network import build_network
 
     asked: dict[str, object] = {}
     monkeypatch.setattr(kerascnn, "build", lambda *arguments, **options: asked.update(options) or keras.Sequential())
-    data = training.Data(np.full((4, 8, 8, 3), 100, "uint8"), {}, {"label": ["cat", "dog"]})
+    data = Data(np.full((4, 8, 8, 3), 100, "uint8"), {}, {"label": ["cat", "dog"]})
     assert set(NETWORK_OPTIONS) == set(OPTIONS)
     recipe = resolve({"model": "resnet18", "width": 0.25, **OPTIONS}, 1000, (32, 32), [["cat", "dog"]])
-    training.build_network(recipe, data, "float32")
+    build_network(recipe, data, "float32")
     assert {name: asked[name] for name in OPTIONS} == OPTIONS
     assert asked["width"] == 0.25
     asked.clear()
     recipe = resolve({"model": "resnet18"}, 1000, (128, 128), [["cat", "dog"]])
-    training.build_network(recipe, data, "bfloat16")
+    build_network(recipe, data, "bfloat16")
     assert set(asked) == {"width", "mean", "std"}  # the network's own for the rest
     assert keras.config.dtype_policy().name == "float32"
 
@@ -253,7 +254,7 @@ def test_network_options_that_do_not_fit_are_refused(choices: dict[str, object])
 
 
 def test_small_pictures_come_in_whole_epochs_and_first() -> None:
-    from apps.training import Phase, phases
+    from apps.phases import Phase, phases
 
     recipe = resolve({"scales": [[0.5, 0.2], [0.75, 0.33]], "epochs": 8}, 1000, (32, 40), [ANIMALS])
     last = Phase((4, 8), None, 1.0)
@@ -266,7 +267,7 @@ def test_small_pictures_come_in_whole_epochs_and_first() -> None:
 
 
 def test_hardest_pictures_are_chosen_for_every_epoch_once_all_were_seen() -> None:
-    from apps.training import Phase, phases, steps_of
+    from apps.phases import Phase, phases, steps_of
 
     chosen = {"scales": [[0.5, 0.5]], "hardest": 0.4, "hardest_from": 0.25, "epochs": 4, "batch_size": 32}
     recipe = resolve(chosen, 1000, (32, 40), [ANIMALS])
@@ -287,7 +288,7 @@ def test_every_named_recipe_fits_its_data() -> None:
 
 
 def test_optimiser_has_the_rates_of_the_recipe() -> None:
-    from apps.training import make_optimizer
+    from apps.network import make_optimizer
 
     chosen = {"optimizer": "muon_sgd", "lr": 0.5, "momentum": 0.75, "bias_rate": 0.25, "head_rate": 0.125}
     recipe = resolve({**chosen, "curve": "linear", "warmup": 0.0}, 1000, (32, 32), [ANIMALS])

@@ -8,6 +8,8 @@ import pytest
 
 from apps import training
 from apps.console import Console
+from apps.data import Data
+from apps.network import check_network
 from apps.recipe import resolve
 from apps.recipes import RECIPES
 
@@ -15,14 +17,14 @@ CLASSES = {"label": ["dark", "light"]}
 
 
 @pytest.fixture
-def data() -> training.Data:
+def data() -> Data:
     generator = np.random.default_rng(0)
     labels = np.arange(48) % 2
     pictures = generator.integers(0, 128, (48, 18, 18, 3)) + 100 * labels[:, None, None, None]
-    return training.Data(pictures.astype("uint8"), {"label": labels.astype("int32")}, CLASSES)
+    return Data(pictures.astype("uint8"), {"label": labels.astype("int32")}, CLASSES)
 
 
-def train(data: training.Data, folder: Path, resume: bool = False, **choices: object) -> training.Trained:
+def train(data: Data, folder: Path, resume: bool = False, **choices: object) -> training.Trained:
     chosen = {"model": "airbench94", "width": 0.125, "epochs": 4, "batch_size": 8, "precision": "float32"}
     chosen |= {"scales": ((0.5, 0.25), (0.75, 0.25)), "optimizer": "muon_sgd", "lr": 0.02, **choices}
     recipe = resolve(chosen, 40, (18, 18), list(CLASSES.values()))
@@ -84,13 +86,13 @@ def test_hardest_examples_are_those_whose_loss_was_highest(data, tmp_path, monke
 def test_networks_that_flatten_their_picture_refuse_smaller_ones(data) -> None:
     recipe = resolve({"model": "lenet5", "scales": ((0.5, 0.5),)}, 40, (18, 18), list(CLASSES.values()))
     with pytest.raises(ValueError, match="flattens the picture: its height and width must be given"):
-        training.check_network(recipe, data.num_classes)
+        check_network(recipe, data.num_classes)
 
 
 def test_sizes_that_the_network_cannot_reduce_are_refused(data) -> None:
     recipe = resolve({"model": "airbench94", "scales": ((0.5, 0.5),)}, 40, (16, 16), list(CLASSES.values()))
     with pytest.raises(ValueError, match=r"`airbench` needs 8 pixels .* Received: 7x7"):
-        training.check_network(recipe, data.num_classes)
+        check_network(recipe, data.num_classes)
 
 
 @pytest.mark.parametrize("name", ["cifar10-fast", "cifar10-classic", "cifar10-best"])

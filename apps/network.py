@@ -1,0 +1,91 @@
+"""The network of a recipe: built for its data, checked before any training, and compiled."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+import kerascnn
+from apps.data import Data, evenly_spaced
+from apps.recipe import NETWORK_OPTIONS, Recipe, scaled
+from callbacks import NO_DECAY, HardestExamples, OneCycleSchedule, ParameterGroup, get_optimizer
+from kerascnn.imagenet import check_published
+from kerascnn.layer_table import without_values
+from kerascnn.whitening import PatchWhitening
+from pipelines.stream import read_batches
+
+WHITENED = 1_000  # pictures that a whitening layer is computed from, whether they are in memory or on disk
+ANY_SIZE = (None, None)
+
+
+def build_network(recipe: Recipe, data: Data, precision: str, any_size: bool = False) -> keras.Model:
+    """The recipe's network with the normalisation of these pictures, computing in `precision`.
+
+    With `transfer` it has the published weights and their normalisation, and what they leave is frozen. With
+    `any_size` it takes pictures of every size, which networks that flatten them cannot.
+    """
+    mean, std = data.statistics
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        model = _build(recipe, data.num_classes, ANY_SIZE if any_size else recipe.image_size, mean=mean, std=std)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    if any(isinstance(layer, PatchWhitening) for layer in model.layers):
+        kerascnn.fit_whitening(model, np.concatenate([*read_batches(evenly_spaced(data.pictures, WHITENED), 100)]))
+    return model if recipe.transfer == "none" else kerascnn.transfer(model, recipe.transfer)
+
+
+def check_network(recipe: Recipe, num_classes: Mapping[str, int]) -> None:
+    """Raise a `ValueError` where the recipe's network cannot be; takes a moment, since no weights are made."""
+    if recipe.transfer != "none":
+        check_published(recipe.model)
+    sizes = [scaled(recipe.image_size, scale) for scale, _ in recipe.scales]
+    for size in (*([ANY_SIZE] if sizes else []), *sizes, recipe.image_size):
+        without_values(partial(_build, recipe, num_classes, size))
+
+
+def _build(
+    recipe: Recipe, num_classes: Mapping[str, int], size: tuple[int | None, int | None], **options: Any
+) -> keras.Model:
+    options |= {name: getattr(recipe, name) for name in NETWORK_OPTIONS if getattr(recipe, name) is not None}
+    return kerascnn.build(recipe.model, (*size, 3), dict(num_classes), width=recipe.width, **options)
+
+
+def compile_network(
+    model: keras.Model,
+    recipe: Recipe,
+    classes: Mapping[str, int],
+    total_steps: int,
+    hardest: HardestExamples | None = None,
+) -> None:
+    """Attach the losses (the mean over the heads), the optimiser and the one-cycle schedule."""
+    metrics = {head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in classes}
+    if hardest is not None:
+        for values in metrics.values():
+            values.append(hardest.metric())
+    model.compile(
+        make_optimizer(recipe, total_steps),
+        loss={head: keras.losses.CategoricalCrossentropy(from_logits=True, name=head) for head in classes},
+        loss_weights={head: 1 / len(classes) for head in classes},
+        weighted_metrics=metrics,
+        jit_compile=False,
+    )
+
+
+def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:
+    """The recipe's optimiser, its rate on the one-cycle schedule."""
+    rate = OneCycleSchedule(
+        recipe.lr, total_steps, warmup=recipe.warmup, tail=0.0, final_factor=1e-4, curve=recipe.curve
+    )
+    groups = [NO_DECAY]
+    if recipe.bias_rate != 1:
+        groups.append(ParameterGroup(r"(beta|bias)$", rate=recipe.bias_rate))
+    if recipe.head_rate != 1:
+        groups.append(ParameterGroup("head_.*kernel$", rate=recipe.head_rate))
+    options: dict[str, Any] = {"groups": groups, "weight_decay": recipe.weight_decay or None}
+    if recipe.optimizer != "adamw":
+        options["momentum"] = recipe.momentum
+    return get_optimizer(recipe.optimizer, rate, **options)

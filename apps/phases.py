@@ -1,0 +1,47 @@
+"""The phases of a training: which epochs see pictures of which size, and how many of them."""
+
+from dataclasses import dataclass, replace
+
+from apps.recipe import Recipe, scaled
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs that are trained alike.
+
+    Attributes:
+        epochs: (first, end), counted from 0.
+        size: (height, width) of the pictures; None for the recipe's.
+        share: Of the pictures, the hardest, that an epoch consists of.
+    """
+
+    epochs: tuple[int, int]
+    size: tuple[int, int] | None = None
+    share: float = 1.0
+
+
+def phases(recipe: Recipe, first_epoch: int = 0) -> list[Phase]:
+    """What is left of the training from `first_epoch` on.
+
+    Where a recipe chooses the hardest pictures, every epoch is a phase: they are chosen anew.
+    """
+    sizes: list[tuple[int, tuple[int, int] | None]] = []  # (end, size)
+    shares = 0.0
+    for scale, share in recipe.scales:
+        shares += share
+        sizes.append((round(shares * recipe.epochs), scaled(recipe.image_size, scale)))
+    sizes.append((recipe.epochs, None))
+    chosen_from = max(1, round(recipe.hardest_from * recipe.epochs))  # to know what is hard, all have to be seen once
+    found, begin = [], 0
+    for end, size in sizes:
+        for cut in range(begin + 1, end + 1) if recipe.hardest < 1 else [end]:
+            if cut > begin:
+                found.append(Phase((begin, cut), size, recipe.hardest if begin >= chosen_from else 1.0))
+                begin = cut
+    left = [phase for phase in found if phase.epochs[1] > first_epoch]
+    return [replace(phase, epochs=(max(phase.epochs[0], first_epoch), phase.epochs[1])) for phase in left]
+
+
+def steps_of(recipe: Recipe, phase: Phase, pictures: int) -> int:
+    """Steps of an epoch, at least one."""
+    return max(1, round(phase.share * pictures) // min(recipe.batch_size, pictures))
