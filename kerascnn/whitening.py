@@ -27,9 +27,13 @@ class PatchWhitening(layers.Conv2D):
     """
 
     def __init__(self, channels: int = 3, kernel_size: int = 2, epsilon: float = 5e-4, **options: Any) -> None:
-        options = {"dtype": "float32", **options, "trainable": False}
+        options = {"dtype": "float32", **options}
         super().__init__(2 * channels * kernel_size**2, kernel_size, use_bias=False, **options)
         self.channels, self.epsilon = channels, epsilon
+
+    def add_weight(self, *args: Any, **options: Any) -> keras.Variable:
+        """Keras' method; the filters are not trainable, not even where the whole model is made so."""
+        return super().add_weight(*args, **{**options, "trainable": False})
 
     def fit(self, pictures: np.ndarray) -> None:
         """Compute the filters from what the layer will see: float [N, height, width, channels]."""
