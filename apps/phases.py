@@ -21,7 +21,7 @@ class Phase:
 
 
 def phases(recipe: Recipe, first_epoch: int = 0) -> list[Phase]:
-    """What is left of the training from `first_epoch` on.
+    """What is left of the training from `first_epoch` on; the last epoch always has the recipe's own size.
 
     Where a recipe chooses the hardest pictures, every epoch is a phase: they are chosen anew.
     """
@@ -29,7 +29,7 @@ def phases(recipe: Recipe, first_epoch: int = 0) -> list[Phase]:
     shares = 0.0
     for scale, share in recipe.scales:
         shares += share
-        sizes.append((round(shares * recipe.epochs), scaled(recipe.image_size, scale)))
+        sizes.append((min(round(shares * recipe.epochs), recipe.epochs - 1), scaled(recipe.image_size, scale)))
     sizes.append((recipe.epochs, None))
     chosen_from = max(1, round(recipe.hardest_from * recipe.epochs))  # to know what is hard, all have to be seen once
     found, begin = [], 0

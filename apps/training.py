@@ -17,7 +17,7 @@ from apps.data import Data
 from apps.network import build_network, compile_network
 from apps.phases import phases, steps_of
 from apps.recipe import Recipe
-from callbacks import Checkpoint, EarlyStopping, HardestExamples, TerminateOnDivergence
+from callbacks import Checkpoint, EarlyStopping, HardestExamples, OneTraining, TerminateOnDivergence
 from pipelines import make_eval, make_train
 from pipelines.batches import places_of_epoch
 
@@ -68,6 +68,8 @@ def train(
         mode="max",
         patience=recipe.patience or None,
         path=folder / "best.npz",
+        # While the pictures are small no epoch can be the best one.
+        start_epoch=next(phase.epochs[0] for phase in phases(recipe) if phase.size is None),
     )
     progress = EpochLog(console, what, steps, list(data.classes))
     divergence = TerminateOnDivergence()
@@ -81,6 +83,7 @@ def train(
     start = time.monotonic() - progress.seconds_before
     if first_epoch < recipe.epochs and not stopped:
         watch = make_eval(held_out.pictures, held_out.labels, data.num_classes) if len(val_index) else None
+        one = OneTraining([*watched.values(), checkpoint], add_history=True, model=model, verbose=0)
         size: Any = None
         with console.progress(what, sum(steps)) as progress.bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
@@ -91,25 +94,24 @@ def train(
                     only = hardest.choose(phase.share)
                     batch_size = min(recipe.batch_size, len(train_index))
                     hardest.order = places_of_epoch(only, batch_size, recipe.seed, begin)
-                for callback in watched.values() if begin > first_epoch else ():
-                    callback.set_state(callback.get_state())  # a new `fit` goes on from there
                 if size != phase.size:
                     # The step of another size is another graph: it knows the size, and takes the faster kernels.
                     model.make_train_function(force=True)
                     size = phase.size
+                one.set_params({"epochs": recipe.epochs, "steps": steps[begin], "verbose": 0})
                 model.fit(
                     training_batches(recipe, data, train_index, begin, size, only),
                     steps_per_epoch=steps[begin],
                     epochs=end,
                     initial_epoch=begin,
                     validation_data=watch,
-                    # While the pictures are small no epoch can be the best one.
-                    callbacks=[*(one for one in watched.values() if size is None or one is not stopping), checkpoint],
+                    callbacks=one,
                     verbose=0,
                     shuffle=False,
                 )
                 if model.stop_training:
                     break
+            one.finish()
         if divergence.message:
             raise ValueError(f"{divergence.message} With `--lr` that is a new run.")
     elif len(val_index) and stopping.best_weights is not None:

@@ -22,6 +22,7 @@ from callbacks.json_log import JsonLog, read_log
 from callbacks.lr_finder import LRFinder, RangeTest
 from callbacks.monitor import Monitor
 from callbacks.objective import Objective
+from callbacks.one_training import OneTraining
 from callbacks.optimizers import SGD, Adagrad, Adam, AdamW, Muon, MuonSGD, RMSprop, get_optimizer
 from callbacks.plateau import ReduceOnPlateau
 from callbacks.rate_callbacks import CyclicLR, OneCycle, StepDecay, WarmRestarts
@@ -74,6 +75,7 @@ __all__ = [
     "Objective",
     "OneCycle",
     "OneCycleSchedule",
+    "OneTraining",
     "ParameterGroup",
     "PiecewiseConstantSchedule",
     "PolynomialSchedule",

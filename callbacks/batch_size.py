@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from callbacks.one_training import OneTraining
 from callbacks.updates import build_optimizer, parts_of
 
 
@@ -152,7 +153,7 @@ class BatchSizeSchedule:
         """
         _check_fit(model, make_data, steps_per_epoch, callbacks, kwargs)
         verbose = kwargs.pop("verbose", "auto")
-        one = _OneTraining(
+        one = OneTraining(
             keras.tree.flatten(callbacks) if callbacks else [],
             add_history=True,
             add_progbar=verbose != 0,
@@ -182,24 +183,6 @@ class BatchSizeSchedule:
             model._initial_epoch = None
         one.finish()
         return model.history
-
-
-class _OneTraining(keras.callbacks.CallbackList):
-    """Callbacks that take several calls of `fit` for one training."""
-
-    begun = False
-    last_logs: Mapping[str, Any] | None = None
-
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        if not self.begun:
-            self.begun = True
-            super().on_train_begin(logs)
-
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        self.last_logs = logs or self.last_logs
-
-    def finish(self) -> None:
-        super().on_train_end(self.last_logs)
 
 
 def _data_of(make_data: Any, size: int, first_epoch: int) -> dict[str, Any]:

@@ -262,6 +262,8 @@ def test_small_pictures_come_in_whole_epochs_and_first() -> None:
     assert phases(recipe, 3) == [Phase((3, 4), (24, 30), 1.0), last]
     assert phases(recipe, 4) == [last]
     assert phases(resolve({"epochs": 8}, 1000, (32, 40), [ANIMALS])) == [Phase((0, 8), None, 1.0)]
+    nearly_all = resolve({"scales": [[0.5, 0.98]], "epochs": 3}, 1000, (32, 40), [ANIMALS])
+    assert phases(nearly_all) == [Phase((0, 2), (16, 20)), Phase((2, 3))]
     short = resolve({"scales": [[0.5, 0.2]], "epochs": 1}, 1000, (32, 40), [ANIMALS])
     assert phases(short) == [Phase((0, 1), None, 1.0)]
 

@@ -62,6 +62,14 @@ def test_training_stopped_between_two_sizes_goes_on_to_the_same_weights(data, tm
     assert resumed.seconds > sum(row["seconds"] for row in resumed.history[:2])
 
 
+def test_the_best_epoch_is_put_back_once_at_the_end(data, tmp_path, monkeypatch) -> None:
+    """Every epoch is a `fit` of its own, and its end must not take the weights of an earlier epoch back."""
+    put_back = []
+    monkeypatch.setattr(training.EarlyStopping, "_put_back", lambda stopping: put_back.append(stopping.best_epoch))
+    train(data, tmp_path, hardest=0.5, scales=(), epochs=3)
+    assert len(put_back) == 1
+
+
 def test_hardest_examples_are_those_whose_loss_was_highest(data, tmp_path, monkeypatch) -> None:
     """Every example's remembered loss is that of the network as it was when the example came."""
     chosen, fit = [], training.HardestExamples.choose
