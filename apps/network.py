@@ -13,10 +13,9 @@ from apps.recipe import NETWORK_OPTIONS, Recipe, scaled
 from callbacks import NO_DECAY, HardestExamples, OneCycleSchedule, ParameterGroup, get_optimizer
 from kerascnn.imagenet import check_published
 from kerascnn.layer_table import without_values
-from kerascnn.whitening import PatchWhitening
+from kerascnn.whitening import PIXELS, PatchWhitening
 from pipelines.stream import read_batches
 
-WHITENED = 1_000  # pictures that a whitening layer is computed from, whether they are in memory or on disk
 ANY_SIZE = (None, None)
 
 
@@ -34,7 +33,9 @@ def build_network(recipe: Recipe, data: Data, precision: str, any_size: bool = F
     finally:
         keras.config.set_dtype_policy(policy)
     if any(isinstance(layer, PatchWhitening) for layer in model.layers):
-        kerascnn.fit_whitening(model, np.concatenate([*read_batches(evenly_spaced(data.pictures, WHITENED), 100)]))
+        height, width = recipe.image_size
+        some = evenly_spaced(data.pictures, max(1, PIXELS // (height * width)))
+        kerascnn.fit_whitening(model, np.concatenate([*read_batches(some, 100)]))
     return model if recipe.transfer == "none" else kerascnn.transfer(model, recipe.transfer)
 
 
@@ -85,7 +86,7 @@ def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimiz
         groups.append(ParameterGroup(r"(beta|bias)$", rate=recipe.bias_rate))
     if recipe.head_rate != 1:
         groups.append(ParameterGroup("head_.*kernel$", rate=recipe.head_rate))
-    options: dict[str, Any] = {"groups": groups, "weight_decay": recipe.weight_decay or None}
+    options: dict[str, Any] = {"groups": groups, "weight_decay": recipe.weight_decay}
     if recipe.optimizer != "adamw":
         options["momentum"] = recipe.momentum
     return get_optimizer(recipe.optimizer, rate, **options)

@@ -28,7 +28,9 @@ IdColumn = Annotated[
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option(help="`default`, `digits`, `cifar10-fast`, or a JSON file such as the recipe.json of a run."),
+    typer.Option(
+        help="`default`, `digits`, `cifar10-fast`, `cifar10-classic`, `cifar10-best`, or the recipe.json of a run."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

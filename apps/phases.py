@@ -29,7 +29,9 @@ def phases(recipe: Recipe, first_epoch: int = 0) -> list[Phase]:
     shares = 0.0
     for scale, share in recipe.scales:
         shares += share
-        sizes.append((min(round(shares * recipe.epochs), recipe.epochs - 1), scaled(recipe.image_size, scale)))
+        small = scaled(recipe.image_size, scale)
+        end = min(round(shares * recipe.epochs), recipe.epochs - 1)
+        sizes.append((end, small if small != recipe.image_size else None))
     sizes.append((recipe.epochs, None))
     chosen_from = max(1, round(recipe.hardest_from * recipe.epochs))  # to know what is hard, all have to be seen once
     found, begin = [], 0

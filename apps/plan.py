@@ -1,6 +1,7 @@
 """Everything that is decided and checked before a network is trained."""
 
 import hashlib
+import itertools
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from apps.augmentation import augmentation
 from apps.console import Console, duration
 from apps.data import Data
 from apps.network import build_network, check_network
+from apps.phases import phases
 from apps.recipe import Choices, Recipe, resolve
 from pipelines.competition import Competition, encoded_pictures
 from pipelines.encoded import Encoded
@@ -122,7 +124,8 @@ def make_plan(
     groups = competition.train["group"].to_numpy() if competition.group_column else None
     splits = _splits(competition, data, groups, recipe, unreadable)
     _check_groups(groups, splits, console)
-    recipe = replace(recipe, batch_size=min(recipe.batch_size, *(len(train) for train, _ in splits)))
+    least = min(max(1, round(recipe.hardest * len(train))) for train, _ in splits)
+    recipe = replace(recipe, batch_size=min(recipe.batch_size, least))
     network = build_network(recipe, data, "float32")  # an impossible choice fails here, before any training
     return Plan(
         competition=competition,
@@ -169,6 +172,12 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"steps     {recipe.epochs} epochs of {len(train_index) // recipe.batch_size} steps of {recipe.batch_size} "
         f"pictures, {recipe.optimizer} with one-cycle rate up to {recipe.lr:g}, seed {recipe.seed}"
     )
+    for size, parts in itertools.groupby(phases(recipe), key=lambda phase: phase.size):
+        part = list(parts)
+        if size is not None:
+            console.say(f"          epochs {part[0].epochs[0] + 1} to {part[-1].epochs[1]} at {size[0]}x{size[1]}")
+    if hard := [phase for phase in phases(recipe) if phase.share < 1]:
+        console.say(f"          from epoch {hard[0].epochs[0] + 1} on the hardest {recipe.hardest:.0%} of the pictures")
 
 
 def _has_picture(competition: Competition) -> np.ndarray:

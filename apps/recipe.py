@@ -26,6 +26,13 @@ NETWORK_OPTIONS = (
     *("se", "l1", "l2", "initializer", "input_noise", "frozen_scale", "whitening"),
 )
 
+# What suits each optimiser, the rate for batches of 256. Those of muon_sgd are of cifar10-fast.
+RATES: dict[str, dict[str, float]] = {
+    "nesterov": {"lr": 0.6},
+    "muon_sgd": {"lr": 0.03, "bias_rate": 440.0, "head_rate": 7.0},
+    "adamw": {"lr": 2e-3, "weight_decay": 0.05},
+}
+
 SMALL = 64  # pictures up to this many pixels keep their resolution through the first layers
 
 
@@ -205,9 +212,9 @@ def check_choices(choices: Choices) -> Choices:
         (
             "scales",
             lambda pairs: (
-                all(0 < scale <= 1 and share > 0 for scale, share in pairs) and sum(share for _, share in pairs) < 1
+                all(0 < scale < 1 and share > 0 for scale, share in pairs) and sum(share for _, share in pairs) < 1
             ),
-            "scales in (0, 1] with fractions of the epochs below 1 together",
+            "scales in (0, 1) with fractions of the epochs below 1 together",
         ),
         ("weight_decay", lambda value: value >= 0, "0 or more"),
         ("label_smoothing", lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -297,6 +304,7 @@ def resolve(
     from_scratch = choices.get("transfer", "none") == "none"
     model = choices.get("model", ("resnet9" if small else "resnet18") if from_scratch else "mobilenet_v2")
     batch_size = min(choices.get("batch_size", suitable_batch_size(pictures)), pictures)
+    rates = RATES[check_choices(choices).get("optimizer", "nesterov")]
     suitable = {
         "model": model,
         # On two cores half the width is four times as fast as the full one, for one or two points of accuracy.
@@ -305,8 +313,9 @@ def resolve(
         # About 400,000 pictures seen, which two CPU cores compute in some ten minutes.
         "epochs": min(60, max(8, 400_000 // max(pictures, 1))),
         "batch_size": batch_size,
+        **rates,
         # What has learned already must not be shaken.
-        "lr": (0.6 if from_scratch else 0.06) * batch_size / 256,
+        "lr": rates["lr"] * (1.0 if from_scratch else 0.1) * batch_size / 256,
         # Mirrored digits and letters are other signs or none.
         "flip": not all(len(name) == 1 for names in classes for name in names),
         "crop": max(size) // 16,
@@ -322,6 +331,13 @@ def resolve(
     }
     recipe = Recipe(**{**suitable, **choices, "batch_size": batch_size})
     check_choices(asdict(recipe))
+    _check_together(recipe)
+    return recipe
+
+
+def _check_together(recipe: Recipe) -> None:
+    """A `ValueError` where fields that are right alone do not fit each other."""
+    size, batch_size = recipe.image_size, recipe.batch_size
     for name, most in (("crop", min(size) - 1), ("views", min(size) - 1), ("cutout", 2 * min(size) - 1)):
         if (value := getattr(recipe, name)) > most:
             raise ValueError(f"`{name}` must be at most {most} for pictures of {size[0]}x{size[1]}. Received: {value}.")
@@ -334,14 +350,19 @@ def resolve(
             )
     if recipe.hardest < 1 and recipe.balance == "sampling":
         raise ValueError("`hardest` and `balance=sampling` both choose pictures. Leave one of them out.")
-    if recipe.hardest * pictures < batch_size:
-        raise ValueError(
-            f"`hardest` leaves less than a batch of {batch_size} of the {pictures} pictures. "
-            f"Received: hardest={recipe.hardest}."
-        )
+    if recipe.optimizer == "muon_sgd" and not recipe.momentum:
+        raise ValueError("`momentum` must be positive with `optimizer=muon_sgd`. Received: momentum=0.")
+    if recipe.transfer != "none":
+        # Scales and kernels would not stay those that were published.
+        for name, unused in (
+            ("optimizer", ("nesterov", "adamw")),
+            ("frozen_scale", (None, 0)),
+            ("whitening", (None, 0)),
+        ):
+            if (value := getattr(recipe, name)) not in unused:
+                raise ValueError(f"`{name}={value}` does not go with published weights (`transfer`). Leave one out.")
     if (recipe.mixup or recipe.cutmix) and batch_size < 2:
         raise ValueError("`mixup` and `cutmix` mix pictures of one batch: `batch_size` must be at least 2.")
-    return recipe
 
 
 def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:

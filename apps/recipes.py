@@ -24,7 +24,7 @@ _AIRBENCH: Choices = {
     "curve": "linear",
     "label_smoothing": 0.2,
     "smoothing": "all",
-    # The sigmoid approximation of GELU, x * sigmoid(1.702 x), in less than half of its time.
+    # Behind a scale of 1.702, SiLU is the sigmoid approximation of GELU times 1.702, in less than half of its time.
     "activation": "silu",
     "frozen_scale": 1.702,
     "patience": 0,

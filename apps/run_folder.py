@@ -123,9 +123,9 @@ def kept_choices(record: Mapping[str, Any], choices: Choices) -> dict[str, Any]:
     """
     kept, chosen = dict(check_choices(record["recipe"])), check_choices(record["choices"])
     differences = [
-        f"{name} is {kept[name]}, asked for {value}"
+        f"{name} is {kept.get(name, 'not there')}, asked for {value}"
         for name, value in choices.items()
-        if value not in (kept[name], chosen.get(name, kept[name]))
+        if value not in (kept.get(name), chosen.get(name, kept.get(name)))
     ]
     if differences:
         raise ValueError(f"A resumed run keeps its recipe: {'; '.join(differences)}. Drop these options or start anew.")

@@ -90,7 +90,8 @@ def _apply(
     y = {head: smooth(tf.constant(values), len(classes[head]), 0.0) for head, values in labels.items()}
     weight = {head: tf.constant((values != MISSING).astype("float32")) for head, values in labels.items()}
     seeds = fork(example_seeds(recipe.seed, epoch, index), AUGMENTATION)
-    x, mixed, _ = augment_batch(tf.constant(pictures), y, weight, seeds, steps)
+    once = fork(example_seeds(recipe.seed, 0, index), AUGMENTATION)
+    x, mixed, _ = augment_batch(tf.constant(pictures), y, weight, seeds, steps, once, epoch)
     captions = [
         "\n".join(_caption(rows[number].numpy(), classes[head]) for head, rows in mixed.items())
         for number in range(len(pictures))

@@ -229,7 +229,8 @@ class EpochLog(keras.callbacks.Callback):
         }
         self.history.append(row)
         now = time.monotonic()
-        left = (now - self._began) / (epoch + 1 - self._done_before) * (self.epochs - epoch - 1)
+        done = sum(self.steps[self._done_before : epoch + 1])
+        left = (now - self._began) / done * sum(self.steps[epoch + 1 :])
         accuracy = f"accuracy {percent(mean_accuracy(logs, self.heads))}"
         if any(name.startswith("val_") for name in logs):
             accuracy += f", validation {percent(mean_accuracy(logs, self.heads, 'val_'))}"

@@ -15,33 +15,52 @@ class ExampleLoss(keras.metrics.Metric):
     """The loss of every example since the last reset, in the order in which they came; the result is their mean.
 
     Args:
-        capacity: The most examples of an epoch; those beyond are not remembered.
+        capacity: The most examples whose losses are remembered; those beyond count for the mean only.
         loss: Targets and outputs [batch, classes] to losses [batch]; None is cross-entropy from logits.
         name: In the logs.
     """
 
     def __init__(
-        self, capacity: int, loss: Callable[[Any, Any], Any] | None = None, name: str = "example_loss"
+        self,
+        capacity: int,
+        loss: Callable[[Any, Any], Any] | None = None,
+        name: str = "example_loss",
+        dtype: Any = "float32",
     ) -> None:
-        super().__init__(name=name, dtype="float32")
+        super().__init__(name=name, dtype=dtype)
         self.capacity, self.loss = capacity, loss
-        self.losses = self.add_variable((capacity,), "zeros", name="losses")
+        self.losses = self.add_variable((capacity + 1,), "zeros", name="losses")  # the last for all beyond
         self.seen = self.add_variable((), "zeros", dtype="int32", name="seen")
+        self.total = self.add_variable((), "zeros", name="total")
+        self.weight = self.add_variable((), "zeros", name="weight")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Append the losses of a batch, each times its weight."""
         loss = self.loss or (lambda y, x: keras.losses.categorical_crossentropy(y, x, from_logits=True))
         values = ops.cast(loss(y_true, y_pred), "float32")
+        weights = ops.ones_like(values)
         if sample_weight is not None:
-            values = values * ops.cast(ops.reshape(sample_weight, (-1,)), "float32")
-        places = self.seen + ops.arange(ops.shape(values)[0], dtype="int32")
-        places = ops.minimum(places, self.capacity - 1)
-        self.losses.assign(ops.scatter_update(self.losses, places[:, None], values))
+            weights = ops.cast(ops.reshape(sample_weight, (-1,)), "float32")
+        places = ops.minimum(self.seen + ops.arange(ops.shape(values)[0], dtype="int32"), self.capacity)
+        self.losses.assign(ops.scatter_update(self.losses, places[:, None], values * weights))
         self.seen.assign(self.seen + ops.shape(values)[0])
+        self.total.assign(self.total + ops.sum(values * weights))
+        self.weight.assign(self.weight + ops.sum(weights))
 
     def result(self) -> Any:
-        """The mean."""
-        return ops.sum(self.losses) / ops.cast(ops.maximum(self.seen, 1), "float32")
+        """The mean, weighted."""
+        return ops.divide_no_nan(self.total, self.weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        loss = self.loss and keras.saving.serialize_keras_object(self.loss)
+        return {**super().get_config(), "capacity": self.capacity, "loss": loss}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ExampleLoss":
+        """The metric of a `get_config`."""
+        loss = config.get("loss")
+        return cls(**{**config, "loss": loss and keras.saving.deserialize_keras_object(loss)})
 
 
 class HardestExamples(StatefulCallback):
@@ -77,9 +96,9 @@ class HardestExamples(StatefulCallback):
         """No example has been seen."""
         self.losses = np.full(self.count, np.inf, "float32")
 
-    def metric(self) -> ExampleLoss:
-        """A metric for one output of the model; the losses of several outputs are added."""
-        self._metrics.append(ExampleLoss(self.count))
+    def metric(self, loss: Callable[[Any, Any], Any] | None = None) -> ExampleLoss:
+        """A metric for one output of the model; the losses (`ExampleLoss`) of several outputs are added."""
+        self._metrics.append(ExampleLoss(self.count, loss))
         return self._metrics[-1]
 
     def choose(self, share: float) -> np.ndarray:
@@ -91,7 +110,12 @@ class HardestExamples(StatefulCallback):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """After the last batch, before a validation empties the metrics: take their losses."""
-        if self.order is None or batch + 1 != (self.params or {}).get("steps"):
+        if self.order is None:
+            return
+        steps = (self.params or {}).get("steps")
+        if steps is None:
+            raise ValueError("HardestExamples must know the number of steps: give `fit` steps_per_epoch.")
+        if batch + 1 != steps:
             return
         seen = self.order[: int(ops.convert_to_numpy(self._metrics_of(self.model)[0].seen))]
         self.losses[seen] = sum(ops.convert_to_numpy(one.losses)[: len(seen)] for one in self._metrics)

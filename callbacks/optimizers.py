@@ -156,7 +156,8 @@ class MuonSGD(SGD):
 
     With velocity = momentum * velocity + gradient and step = gradient + momentum * velocity, a kernel, seen as a matrix
     of (height * width * inputs) rows, is scaled to the norm sqrt(outputs) and moves by rate * orthogonal(step); all
-    other weights, those of dense layers too, move by rate * step, for which `groups` set much higher rates.
+    other weights, those of dense layers too, move by rate * step, for which `groups` set much higher rates. Decay of
+    kernels is undone by their next scaling; what is in a group of rate 0 stays as it is.
 
     Args:
         learning_rate: A float or a schedule; 0.24 for batches of 2,000 in the source.
@@ -175,11 +176,15 @@ class MuonSGD(SGD):
             raise ValueError(f"`momentum` of MuonSGD must be a number in (0, 1). Received: momentum={momentum!r}.")
         if iterations < 1:
             raise ValueError(f"`iterations` must be at least 1. Received: iterations={iterations}.")
+        if not kwargs.get("nesterov", True):
+            raise ValueError("MuonSGD has Nesterov's momentum only. Leave `nesterov` out.")
         super().__init__(learning_rate=learning_rate, momentum=momentum, **{**kwargs, "nesterov": True})
         self.newton_schulz = iterations
 
     def _move(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
+        if self._factors[index][0] == 0:
+            return
         velocity, kind = self.momentums[index], variable.dtype
         gradient, rate = ops.cast(gradient, kind), ops.cast(learning_rate, kind)
         self.assign(velocity, velocity * self.momentum + gradient)

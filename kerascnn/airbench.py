@@ -13,7 +13,7 @@ from kerascnn.blocks import Net, check_choice, check_size
 from kerascnn.registry import Network, register
 
 
-def group(net: Net, x: keras.KerasTensor, filters: int, convolutions: int, name: str) -> keras.KerasTensor:
+def group(net: Net, x: keras.KerasTensor, filters: int, convolutions: int, drop: float, name: str) -> keras.KerasTensor:
     """Convolution, 2x2 max-pool, norm, non-linearity; then more convolutions, of two the sum with their input."""
     filters = net.filters(filters)
     x = net.conv(x, filters, name=f"{name}_1_conv")
@@ -22,7 +22,7 @@ def group(net: Net, x: keras.KerasTensor, filters: int, convolutions: int, name:
         return net.conv_norm_act(x, filters, name=f"{name}_2")
     y = net.conv_norm_act(x, filters, name=f"{name}_2")
     y = net.conv_norm(y, filters, name=f"{name}_3")
-    return net.activate(net.add(x, y, 0.0, name=name), name=f"{name}_act")
+    return net.activate(net.add(x, net.gate(y, name=name), drop, name=name), name=f"{name}_act")
 
 
 def airbench(
@@ -31,8 +31,9 @@ def airbench(
     """A group of two or three convolutions for each of `filters`, then the largest value of every map."""
     check_size(x, 2 ** len(filters), "airbench")
     check_choice("convolutions", convolutions, (2, 3))
-    for number, count in enumerate(filters, start=1):
-        x = group(net, x, count, convolutions, name=f"group{number}")
+    drops = net.drop_rates(len(filters))
+    for number, (count, drop) in enumerate(zip(filters, drops, strict=True), start=1):
+        x = group(net, x, count, convolutions, drop, name=f"group{number}")
     return net.lose(layers.GlobalMaxPooling2D(name="pool")(x))
 
 
@@ -52,4 +53,5 @@ VARIANTS = {
 }
 for _name, (_filters, _convolutions, _momentum, _parameters) in VARIANTS.items():
     _options = {**COMMON, "filters": _filters, "convolutions": _convolutions, "momentum": _momentum}
-    register(_name, Network(airbench, _parameters, classes=10, input_shape=(32, 32, 3), options=_options))
+    _residual = _convolutions == 3
+    register(_name, Network(airbench, _parameters, 10, (32, 32, 3), options=_options, residual=_residual))

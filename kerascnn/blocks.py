@@ -116,6 +116,7 @@ class Net:
         if self.input_noise:
             x = layers.GaussianNoise(self.input_noise, name="input_noise")(x)
         if self.whitening:
+            check_size(x, self.whitening, "whitening")
             x = PatchWhitening(input_shape[-1], self.whitening, name="whitening")(x)
             x = self.activate(x, name="whitening_act")
         return inputs, x

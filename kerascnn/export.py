@@ -44,6 +44,8 @@ class Classifier(tf.Module):
         super().__init__(name="classifier")
         if not models or not all(isinstance(model.output, dict) for model in models):
             raise ValueError("`models` needs at least one network, each built with `num_classes` as a dict of heads.")
+        if not 0 <= shift < min(size):
+            raise ValueError(f"`shift` must be 0 or more, and less than a side of {size}. Received: shift={shift}.")
         self.models = list(models)
         self.size, self.mirror, self.shift = size, mirror, shift
         self.names = {head: (names or {}).get(head, head) for head in self.models[0].output}

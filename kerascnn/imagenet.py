@@ -76,6 +76,8 @@ def load_imagenet(model: keras.Model, source: keras.Model | None = None) -> kera
             "that add or remove layers."
         )
     mean, std, blue_first = _normalisation(PUBLISHED[model.name][1], source)
+    if any(getattr(unit.layer, "frozen_scale", 0) for unit in ours):
+        raise ValueError("Published weights have scales of their own. Build the network without `frozen_scale`.")
     weights = _translated(ours, theirs)
     if blue_first:
         weights[0][0] = weights[0][0][:, :, ::-1]

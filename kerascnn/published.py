@@ -107,6 +107,12 @@ TABLES: tuple[tuple[str, str, str, dict[str, float]], ...] = (
     ),
     (
         "CIFAR-10",
+        "Jordan",
+        "https://github.com/KellerJordan/cifar10-airbench",
+        {"airbench94": 94.01, "airbench96": 96.03},
+    ),
+    (
+        "CIFAR-10",
         "Huang et al.",
         "https://github.com/liuzhuang13/DenseNet",
         {"densenet40_12": 94.76, "densenet_100_24": 96.26, "densenet_bc_100_12": 95.49},
@@ -134,6 +140,8 @@ TABLES: tuple[tuple[str, str, str, dict[str, float]], ...] = (
 # Multiply-adds of a picture of the registered size, as `layer_table` counts them: for the list of all networks, since
 # building all of them takes half a minute.
 MULTIPLY_ADDS = {
+    "airbench94": 118_147_360,
+    "airbench96": 451_967_264,
     "alexnet": 714_188_480,
     "convnext_tiny": 4_455_531_264,
     "densenet121": 2_834_161_664,

@@ -14,8 +14,9 @@ class PatchWhitening(layers.Conv2D):
     """Patches as uncorrelated features of unit variance, each with both signs: 2 * channels * kernel_size^2 maps.
 
     The filters are the eigenvectors of the patches' covariance, each divided by sqrt(eigenvalue + epsilon), and the
-    same negated. The layer is not trained and works in float32: in bfloat16 the rounding of the pixels, multiplied by
-    up to 1 / sqrt(epsilon), would drown the finest features.
+    same negated; until they are fitted, they hand the patches on as they are. The layer is not trained and works in
+    float32: in bfloat16 the rounding of the pixels, multiplied by up to 1 / sqrt(epsilon), would drown the finest
+    features.
 
     Args:
         channels: Of the pictures.
@@ -31,6 +32,11 @@ class PatchWhitening(layers.Conv2D):
         super().__init__(2 * channels * kernel_size**2, kernel_size, use_bias=False, **options)
         self.channels, self.epsilon = channels, epsilon
 
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the filters."""
+        super().build(input_shape)
+        self._assign(np.eye(self.filters // 2))
+
     def add_weight(self, *args: Any, **options: Any) -> keras.Variable:
         """Keras' method; the filters are not trainable, not even where the whole model is made so."""
         return super().add_weight(*args, **{**options, "trainable": False})
@@ -43,8 +49,12 @@ class PatchWhitening(layers.Conv2D):
         covariance = patches.T @ patches / len(patches)
         eigenvalues, eigenvectors = np.linalg.eigh(covariance.astype("float64"))
         filters = (eigenvectors / np.sqrt(np.maximum(eigenvalues, 0) + self.epsilon))[:, ::-1]  # the coarsest first
-        filters = np.concatenate([filters, -filters], axis=1)
-        self.kernel.assign(filters.reshape(side, side, self.channels, self.filters))
+        self._assign(filters)
+
+    def _assign(self, filters: np.ndarray) -> None:
+        """One column for each filter, and the same negated."""
+        both = np.concatenate([filters, -filters], axis=1)
+        self.kernel.assign(both.reshape(*self.kernel_size, self.channels, self.filters))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -65,8 +75,8 @@ def fit_whitening(model: keras.Model, pictures: np.ndarray) -> None:
         pictures: [N, height, width, channels] in [0, 255]; of many, an evenly spaced sample is used.
 
     >>> import kerascnn, numpy
-    >>> model = kerascnn.build("resnet9", (8, 8, 3), 2, width=0.125, whitening=2)
-    >>> fit_whitening(model, numpy.random.default_rng(0).integers(0, 256, (100, 8, 8, 3)))
+    >>> model = kerascnn.build("resnet9", (9, 9, 3), 2, width=0.125, whitening=2)
+    >>> fit_whitening(model, numpy.random.default_rng(0).integers(0, 256, (100, 9, 9, 3)))
     """
     for layer in model.layers:
         if isinstance(layer, PatchWhitening):

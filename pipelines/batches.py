@@ -214,7 +214,7 @@ def _check_places(only: np.ndarray, count: int, batch_size: int, balance: str) -
     if len(places) < batch_size or places.min() < 0 or places.max() >= count or len(np.unique(places)) < len(places):
         raise ValueError(
             f"`only` needs different places from 0 to {count - 1}, a batch of {batch_size} at least. "
-            f"Received {len(places)}."
+            f"Received {len(places)}: {places[:8].tolist()}."
         )
     if balance == "sampling":
         raise ValueError("`only` and `balance='sampling'` both choose pictures. Leave one of them out.")

@@ -88,7 +88,7 @@ def prepared_builder(name: str) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 def _features(builder: Any) -> tuple[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The benchmark of whole trainings: both sides learn, and the projected times follow from the speeds."""
 
+import keras
 import pytest
 
 from apps import bench_pytorch, bench_train
@@ -36,6 +37,7 @@ def test_our_contestant_trains_with_its_pipeline(monkeypatch) -> None:
     recipe = bench_train.resolve(choices, 45_000, (32, 32), [["cat", "dog"]])
     data = bench_train.random_data(64)
     monkeypatch.setattr(bench_train, "random_data", lambda: data)
+    keras.utils.set_random_seed(0)
     step = bench_train.contestant(recipe, (16, 16)).start()
     losses = [float(step()[0]) for _ in range(25)]
     assert losses[-1] < losses[0]

@@ -43,6 +43,11 @@ def test_left_over_of_a_killed_export_is_removed_and_that_of_a_running_one_is_no
 def test_classifier_needs_named_heads_and_an_export_its_class_names(tmp_path) -> None:
     with pytest.raises(ValueError, match="at least one network"):
         Classifier([], (8, 8), decode=None, resize=None)
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, {"label": keras.layers.Dense(2)(keras.layers.Flatten()(inputs))})
+    for shift in (-1, 8):
+        with pytest.raises(ValueError, match="`shift` must be 0 or more, and less than a side"):
+            Classifier([model], (8, 8), decode=None, resize=None, shift=shift)
     with pytest.raises(ValueError, match="must have an entry 'classes'"):
         export_model(None, tmp_path, {"size": 3})
     with pytest.raises(FileNotFoundError, match="no SavedModel written by kerascnn"):

@@ -16,7 +16,7 @@ def test_metric_keeps_every_examples_loss_in_order() -> None:
     # log(e^2 + 2) - 2, log 3, log(2 + 1/e) + 1, and half of log 3
     expected = [np.log(np.e**2 + 2) - 2, np.log(3), np.log(2 + 1 / np.e) + 1, np.log(3) / 2]
     np.testing.assert_allclose(keras.ops.convert_to_numpy(metric.losses)[:4], expected, rtol=1e-6)
-    assert float(metric.result()) == pytest.approx(np.mean(expected))
+    assert float(metric.result()) == pytest.approx(np.sum(expected) / 3.5)
     metric.reset_state()
     assert int(metric.seen) == 0
 
@@ -58,6 +58,22 @@ def test_losses_of_an_epoch_go_to_the_examples_of_its_batches_also_with_validati
     assert np.isinf(np.delete(hardest.losses, hardest.order)).all()
 
 
+def test_examples_beyond_the_capacity_count_for_the_mean_only() -> None:
+    metric = ExampleLoss(2, loss=keras.losses.mean_squared_error)
+    metric.update_state(np.zeros((3, 1)), np.array([[1.0], [2.0], [4.0]]))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(metric.losses)[:2], [1, 4])
+    assert float(metric.result()) == pytest.approx(7.0)
+
+
+def test_a_compiled_model_with_the_metric_can_be_saved(tmp_path) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse", weighted_metrics=[HardestExamples(2).metric(keras.losses.mean_squared_error)])
+    model.fit(np.zeros((2, 4)), np.zeros((2, 3)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.evaluate(np.zeros((2, 4)), np.ones((2, 3)), verbose=0, return_dict=True)["example_loss"] == 1
+
+
 def test_a_model_without_the_metric_is_refused() -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     model.compile("sgd", "mse")
@@ -65,3 +81,11 @@ def test_a_model_without_the_metric_is_refused() -> None:
     hardest.order = np.arange(2)
     with pytest.raises(ValueError, match=r"Compile .* with `metric\(\)` of HardestExamples"):
         model.fit(np.zeros((2, 4)), np.zeros((2, 3)), verbose=0, callbacks=[hardest])
+
+
+def test_unknown_number_of_steps_is_refused() -> None:
+    hardest = HardestExamples(2)
+    hardest.order = np.arange(2)
+    hardest.set_params({"steps": None})
+    with pytest.raises(ValueError, match="must know the number of steps"):
+        hardest.on_train_batch_end(0)

@@ -101,7 +101,7 @@ def test_quiet_prints_nothing(run_here: Run, tmp_path) -> None:
     ("arguments", "message"),
     [
         (["resnt18"], "Unknown network 'resnt18'. Did you mean resnet18"),
-        (["vog*"], "No network matches 'vog*'. Available: alexnet, "),
+        (["vog*"], "No network matches 'vog*'. Available: airbench94, "),
         (["resnet18", "--set", "stems=small"], "has no option 'stems'. Did you mean stem"),
         (["resnet18", "--set", "stem"], "`--set` needs FIELD=VALUE"),
         (["resnet18", "--image-size", "large"], "`--image-size` must be a number of pixels"),

@@ -354,7 +354,7 @@ def test_muon_gives_vectors_the_step_of_adamw() -> None:
 
 @pytest.mark.parametrize(("name", "near"), [("adamv", "adam"), ("SGD", "sgd"), ("nestorov", "nesterov")])
 def test_unknown_name_lists_all_and_the_nearest(name, near) -> None:
-    with pytest.raises(ValueError, match=rf"no optimiser '{name}'.*sgd, momentum.*muon\. Did you mean '{near}'"):
+    with pytest.raises(ValueError, match=rf"no optimiser '{name}'.*sgd, momentum.*muon_sgd\. Did you mean '{near}'"):
         callbacks.get_optimizer(name, 0.1)
 
 
@@ -574,6 +574,13 @@ def test_muon_sgd_treats_matrices_and_depthwise_kernels_as_sgd_does() -> None:
         np.testing.assert_allclose(variable, np.full(variable.shape, 1 - 0.5 * 1.5))
 
 
+def test_muon_sgd_leaves_a_group_of_rate_0_alone() -> None:
+    kernel = keras.Variable(np.ones((3, 3, 2, 5), "float32"), name="kernel")
+    optimizer = callbacks.MuonSGD(0.5, groups=[callbacks.ParameterGroup("kernel", rate=0.0)])
+    optimizer.apply([ops.ones(kernel.shape)], [kernel])
+    np.testing.assert_array_equal(kernel, np.ones(kernel.shape))
+
+
 def test_muon_sgd_is_the_same_after_its_config_and_refuses_what_cannot_be() -> None:
     optimizer = callbacks.MuonSGD(0.3, momentum=0.7, iterations=5, weight_decay=0.1)
     again = callbacks.MuonSGD.from_config(optimizer.get_config())
@@ -583,5 +590,7 @@ def test_muon_sgd_is_the_same_after_its_config_and_refuses_what_cannot_be() -> N
             callbacks.MuonSGD(0.1, **options)
     with pytest.raises(ValueError, match="`iterations` must be at least 1"):
         callbacks.MuonSGD(0.1, iterations=0)
+    with pytest.raises(ValueError, match="MuonSGD has Nesterov's momentum only"):
+        callbacks.MuonSGD(0.1, nesterov=False)
     with pytest.raises(ValueError, match="MuonSGD has no option 'itrations'"):
         callbacks.MuonSGD(0.1, itrations=5)

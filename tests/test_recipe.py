@@ -63,8 +63,8 @@ def test_what_was_chosen_is_kept() -> None:
         ({"hardest_from": 1}, r"`hardest_from` must be in \[0, 1\)"),
         ({"scales": 0.5}, "`scales` must be pairs of numbers"),
         ({"scales": [[0.5, 0.2, 0.1]]}, "`scales` must be pairs of numbers"),
-        ({"scales": [[1.5, 0.2]]}, r"`scales` must be scales in \(0, 1\] with fractions of the epochs below 1"),
-        ({"scales": [[0.5, 0.6], [0.75, 0.4]]}, r"`scales` must be scales in \(0, 1\] with fractions"),
+        ({"scales": [[1, 0.2]]}, r"`scales` must be scales in \(0, 1\) with fractions of the epochs below 1"),
+        ({"scales": [[0.5, 0.6], [0.75, 0.4]]}, r"`scales` must be scales in \(0, 1\) with fractions"),
         ({"epochs": "many"}, "Received: epochs='many'"),
     ],
 )
@@ -112,7 +112,10 @@ def test_resumed_run_refuses_another_recipe_and_says_where_it_differs() -> None:
         ({"cutout": 80}, "`cutout` must be at most 63 for pictures of 32x40. Received: 80"),
         ({"crop": 32}, "`crop` must be at most 31 for pictures of 32x40. Received: 32"),
         ({"mixup": 0.2, "batch_size": 1}, "`batch_size` must be at least 2"),
-        ({"hardest": 0.1, "batch_size": 101}, "`hardest` leaves less than a batch of 101 of the 1000 pictures"),
+        ({"optimizer": "muon_sgd", "momentum": 0}, "`momentum` must be positive with `optimizer=muon_sgd`"),
+        ({"optimizer": "muon_sgd", "transfer": "all"}, "`optimizer=muon_sgd` does not go with published weights"),
+        ({"frozen_scale": 1.0, "transfer": "all"}, "`frozen_scale=1.0` does not go with published weights"),
+        ({"whitening": 2, "transfer": "last"}, "`whitening=2` does not go with published weights"),
         ({"hardest": 0.5, "balance": "sampling"}, "`hardest` and `balance=sampling` both choose pictures"),
         ({"views": 32}, "`views` must be at most 31 for pictures of 32x40. Received: 32"),
         ({"scales": [[0.2, 0.5]]}, "`scales` must leave at least 8 pixels of 32x40. Received: 0.2, which is 6x8"),
@@ -282,11 +285,26 @@ def test_hardest_pictures_are_chosen_for_every_epoch_once_all_were_seen() -> Non
 
 
 def test_every_named_recipe_fits_its_data() -> None:
+    from apps.network import check_network, make_optimizer
     from apps.recipes import RECIPES
 
     for name in RECIPES:
         recipe = resolve(load_choices(name), 45_000, (32, 32), [ANIMALS])
-        check_choices({field: getattr(recipe, field) for field in recipe.__dataclass_fields__})
+        check_network(recipe, {"label": 2})
+        make_optimizer(recipe, 100)
+
+
+def test_every_optimiser_has_rates_that_suit_it() -> None:
+    from apps.network import make_optimizer
+    from apps.recipe import OPTIMIZERS, RATES
+
+    assert set(RATES) == set(OPTIMIZERS)
+    muon = resolve({"optimizer": "muon_sgd", "batch_size": 512}, 45_000, (32, 32), [ANIMALS])
+    assert (muon.lr, muon.bias_rate, muon.head_rate) == (0.06, 440.0, 7.0)
+    adam = resolve({"optimizer": "adamw", "weight_decay": 0.0}, 45_000, (32, 32), [ANIMALS])
+    assert adam.lr == 2e-3
+    assert make_optimizer(adam, 10).weight_decay == 0
+    assert resolve({"optimizer": "adamw", "lr": 0.5}, 45_000, (32, 32), [ANIMALS]).lr == 0.5
 
 
 def test_optimiser_has_the_rates_of_the_recipe() -> None:

@@ -62,6 +62,14 @@ def test_whitening_is_not_trained_and_stays_in_the_file(tmp_path) -> None:
     np.testing.assert_allclose(loaded(pictures[:2]), model(pictures[:2]), rtol=1e-6)
 
 
+def test_whitening_hands_patches_on_until_it_is_fitted() -> None:
+    pixels = np.random.default_rng(0).normal(size=(1, 3, 3, 2)).astype("float32")
+    found = ops.convert_to_numpy(PatchWhitening(channels=2)(pixels))
+    expected = np.stack([pixels[0, :2, :2], pixels[0, :2, 1:], pixels[0, 1:, :2], pixels[0, 1:, 1:]], axis=2)
+    np.testing.assert_allclose(found[0, ..., :8], expected.reshape(2, 2, 8), rtol=1e-6)
+    np.testing.assert_allclose(found[..., 8:], -found[..., :8])
+
+
 def test_whitening_of_many_pictures_uses_some_of_them(monkeypatch) -> None:
     from kerascnn import whitening
 
@@ -120,6 +128,7 @@ def test_frozen_scale_stays_where_it_is_and_the_shift_learns(shape: tuple[int, .
     ("options", "message"),
     [
         ({"whitening": -1}, "`whitening` must be a whole number, 0 or more. Received: whitening=-1"),
+        ({"whitening": 20}, "`whitening` needs 20 pixels in height and width. Received: 16x16"),
         ({"whitening": 1.5}, "`whitening` must be a whole number"),
         ({"frozen_scale": -1.0}, "`frozen_scale` must be 0 or more"),
         ({"frozen_scale": 1.0, "norm": "layer"}, "`frozen_scale` must be 0 unless the norm is 'batch'"),
