@@ -16,7 +16,7 @@ from apps.bench import Contestant, Figure, measure, print_figures
 from apps.console import Console
 from apps.data import Data
 from apps.network import build_network, compile_network
-from apps.recipe import resolve
+from apps.resolve import resolve
 from apps.training import EpochLog, training_batches, validation_score
 
 BATCH, STEPS = 256, 50  # the measured epochs are short, one sample of the monitor; the figures are of CIFAR-10's epoch

@@ -19,7 +19,7 @@ from apps.bench import Contestant, Figure, measure, print_figures
 from apps.console import Console
 from apps.data import Data
 from apps.network import build_network, compile_network
-from apps.recipe import resolve
+from apps.resolve import resolve
 from pipelines import augment, make_train
 from pipelines.encoded import Encoded
 from pipelines.pictures import check_pictures

@@ -14,8 +14,9 @@ from apps.console import Console, duration
 from apps.data import Data
 from apps.network import build_network, compile_network
 from apps.phases import phases, steps_of
-from apps.recipe import Recipe, resolve
+from apps.recipe import Recipe
 from apps.recipes import RECIPES
+from apps.resolve import resolve
 from apps.training import training_batches
 
 PICTURES = 45_000  # to train on, in the competition that both are compared by

@@ -18,7 +18,7 @@ from apps.console import Console, duration, percent
 from apps.data import keras_names
 from apps.estimate import Estimate, expect_accuracy
 from apps.plan import Plan, make_plan, print_plan
-from apps.recipe import Choices
+from apps.recipes import Choices
 from apps.report import write_report
 from apps.submission import make_submission, predict_pictures, score_submission, verify
 from apps.training import Trained, measure_seconds, train

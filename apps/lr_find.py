@@ -12,7 +12,7 @@ from apps import files
 from apps.console import Console
 from apps.network import build_network, compile_network
 from apps.plan import make_plan, print_plan
-from apps.recipe import Choices
+from apps.recipes import Choices
 from apps.training import training_batches
 from callbacks import LRFinder
 

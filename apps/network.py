@@ -9,7 +9,8 @@ import numpy as np
 
 import kerascnn
 from apps.data import Data, evenly_spaced
-from apps.recipe import NETWORK_OPTIONS, Recipe, scaled
+from apps.phases import phases
+from apps.recipe import NETWORK_OPTIONS, Recipe
 from callbacks import NO_DECAY, HardestExamples, OneCycleSchedule, ParameterGroup, get_optimizer
 from kerascnn.imagenet import check_published
 from kerascnn.layer_table import without_values
@@ -43,8 +44,8 @@ def check_network(recipe: Recipe, num_classes: Mapping[str, int]) -> None:
     """Raise a `ValueError` where the recipe's network cannot be; takes a moment, since no weights are made."""
     if recipe.transfer != "none":
         check_published(recipe.model)
-    sizes = [scaled(recipe.image_size, scale) for scale, _ in recipe.scales]
-    for size in (*([ANY_SIZE] if sizes else []), *sizes, recipe.image_size):
+    smaller = list(dict.fromkeys(phase.size for phase in phases(recipe) if phase.size))
+    for size in (*([ANY_SIZE] if smaller else []), *smaller, recipe.image_size):
         without_values(partial(_build, recipe, num_classes, size))
 
 

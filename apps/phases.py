@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from apps.recipe import Recipe, scaled
+from apps.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ def phases(recipe: Recipe, first_epoch: int = 0) -> list[Phase]:
     return [replace(phase, epochs=(max(phase.epochs[0], first_epoch), phase.epochs[1])) for phase in left]
 
 
+def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) times a scale, in whole pixels."""
+    return round(size[0] * scale), round(size[1] * scale)
+
+
 def steps_of(recipe: Recipe, phase: Phase, pictures: int) -> int:
     """Steps of an epoch, at least one."""
-    return max(1, round(phase.share * pictures) // min(recipe.batch_size, pictures))
+    return max(1, round(phase.share * pictures) // recipe.batch_size)

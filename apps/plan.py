@@ -16,7 +16,9 @@ from apps.console import Console, duration
 from apps.data import Data
 from apps.network import build_network, check_network
 from apps.phases import phases
-from apps.recipe import Choices, Recipe, resolve
+from apps.recipe import Recipe
+from apps.recipes import Choices
+from apps.resolve import resolve
 from pipelines.competition import Competition, encoded_pictures
 from pipelines.encoded import Encoded
 from pipelines.labels import MISSING

@@ -16,7 +16,8 @@ from typing import Any
 
 import apps
 from apps import files
-from apps.recipe import Choices, check_choices
+from apps.recipe import check_choices
+from apps.recipes import Choices
 
 PACKAGES = ("kerascnn", "tensorflow", "keras", "numpy")
 

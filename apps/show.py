@@ -13,7 +13,9 @@ from apps import files
 from apps.augmentation import augmentation
 from apps.console import Console
 from apps.plan import encode_labels
-from apps.recipe import Choices, Recipe, resolve
+from apps.recipe import Recipe
+from apps.recipes import Choices
+from apps.resolve import resolve
 from pipelines.augment import Mix, Operation
 from pipelines.batches import AUGMENTATION, augment_batch
 from pipelines.competition import Competition, encoded_pictures

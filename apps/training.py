@@ -4,7 +4,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ def train(
         resume: Go on from what `folder` holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    recipe = replace(recipe, batch_size=min(recipe.batch_size, len(train_index)))
     data = data.with_keras_names()
     held_out = data.take(val_index)
     keras.utils.set_random_seed(recipe.seed)
@@ -92,8 +93,7 @@ def train(
                 only = None
                 if hardest:
                     only = hardest.choose(phase.share)
-                    batch_size = min(recipe.batch_size, len(train_index))
-                    hardest.order = places_of_epoch(only, batch_size, recipe.seed, begin)
+                    hardest.order = places_of_epoch(only, recipe.batch_size, recipe.seed, begin)
                 if size != phase.size:
                     # The step of another size is another graph: it knows the size, and takes the faster kernels.
                     model.make_train_function(force=True)
@@ -119,7 +119,7 @@ def train(
     finished = build_network(recipe, data, "float32")
     finished.set_weights(model.get_weights())
     seconds = time.monotonic() - start
-    pictures = sum(steps[: len(progress.history)]) * min(recipe.batch_size, len(train_index))
+    pictures = sum(steps[: len(progress.history)]) * recipe.batch_size
     speed = pictures / max(sum(row["seconds"] for row in progress.history), 1e-9)
     best = len(progress.history) if stopping.best_epoch is None else stopping.best_epoch + 1
     return Trained(finished, progress.history, best, seconds, speed)
@@ -139,7 +139,7 @@ def training_batches(
         data.labels,
         data.num_classes,
         index=index,
-        batch_size=min(recipe.batch_size, len(index)),
+        batch_size=recipe.batch_size,
         augmentation=augmentation(recipe, data.statistics[0], size),
         label_smoothing=recipe.label_smoothing,
         smoothing=recipe.smoothing,

@@ -117,11 +117,8 @@ class HardestExamples(StatefulCallback):
             raise ValueError("HardestExamples must know the number of steps: give `fit` steps_per_epoch.")
         if batch + 1 != steps:
             return
-        seen = self.order[: int(ops.convert_to_numpy(self._metrics_of(self.model)[0].seen))]
-        self.losses[seen] = sum(ops.convert_to_numpy(one.losses)[: len(seen)] for one in self._metrics)
-
-    def _metrics_of(self, model: keras.Model) -> list[ExampleLoss]:
-        """The metrics; on JAX their values are those of the step once the model has been asked for."""
+        model = self.model  # on JAX, the metrics have the values of the last step once the model has been asked for
         if not self._metrics:
             raise ValueError(f"Compile {model.name!r} with `metric()` of HardestExamples for every output.")
-        return self._metrics
+        seen = self.order[: int(ops.convert_to_numpy(self._metrics[0].seen))]
+        self.losses[seen] = sum(ops.convert_to_numpy(one.losses)[: len(seen)] for one in self._metrics)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import kerascnn
-from apps.recipe import NETWORK_OPTIONS, check_choices, load_choices, resolve
+from apps.recipe import NETWORK_OPTIONS, check_choices, load_choices
+from apps.resolve import resolve
 from apps.run_folder import kept_choices
 
 ANIMALS, NUMBERS = ["cat", "dog"], ["0", "1", "7"]
@@ -296,7 +297,8 @@ def test_every_named_recipe_fits_its_data() -> None:
 
 def test_every_optimiser_has_rates_that_suit_it() -> None:
     from apps.network import make_optimizer
-    from apps.recipe import OPTIMIZERS, RATES
+    from apps.recipe import OPTIMIZERS
+    from apps.resolve import RATES
 
     assert set(RATES) == set(OPTIMIZERS)
     muon = resolve({"optimizer": "muon_sgd", "batch_size": 512}, 45_000, (32, 32), [ANIMALS])

@@ -96,7 +96,7 @@ def test_show_writes_a_row_for_every_step(run_here, colours, tmp_path) -> None:
 def test_rows_of_the_sheet_show_what_training_sees(colours) -> None:
     """The captions name the shares of mixed pictures; a step on its own is applied to the picture itself."""
     from apps.plan import encode_labels
-    from apps.recipe import resolve
+    from apps.resolve import resolve
     from apps.show import sheet_rows
     from pipelines import open_dataset
 

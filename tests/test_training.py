@@ -10,8 +10,8 @@ from apps import training
 from apps.console import Console
 from apps.data import Data
 from apps.network import check_network
-from apps.recipe import resolve
 from apps.recipes import RECIPES
+from apps.resolve import resolve
 
 CLASSES = {"label": ["dark", "light"]}
 
