@@ -48,7 +48,7 @@ class PatchWhitening(layers.Conv2D):
         patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, side * side * self.channels)
         covariance = patches.T @ patches / len(patches)
         eigenvalues, eigenvectors = np.linalg.eigh(covariance.astype("float64"))
-        filters = (eigenvectors / np.sqrt(np.maximum(eigenvalues, 0) + self.epsilon))[:, ::-1]  # the coarsest first
+        filters = eigenvectors / np.sqrt(np.maximum(eigenvalues, 0) + self.epsilon)
         self._assign(filters)
 
     def _assign(self, filters: np.ndarray) -> None:

@@ -208,6 +208,16 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run_here, colours, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_batch_is_not_larger_than_what_the_hardest_pictures_of_the_training_part_fill(run_here, colours) -> None:
+    hard = ("--set", "hardest=0.5", "--set", "scales=[[0.8,0.5]]")
+    process = run_here("compete", colours, "--dry-run", "--image-size", 20, "--batch-size", 40, "--epochs", 8, *hard)
+    assert process.returncode == 0, process.stderr
+    # 60 pictures, 6 of them held out: 27 are half of the rest.
+    assert "8 epochs of 2 steps of 27 pictures" in process.stdout
+    assert "epochs 1 to 4 at" in process.stdout
+    assert "from epoch 3 on the hardest 50% of the pictures" in process.stdout
+
+
 def test_second_run_takes_a_new_folder_and_version_and_quiet_prints_nothing(digits_run, run_cli, tmp_path) -> None:
     shutil.copytree(digits_run[0], tmp_path, dirs_exist_ok=True)
     process = run_cli("compete", "digits", "--epochs", 1, "--width", 0.125, "--quiet")

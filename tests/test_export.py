@@ -58,7 +58,7 @@ def test_answers_average_the_picture_its_mirror_image_and_both_moved() -> None:
     """Weights 1 for the picture, 1/2 for it moved either way, each with its mirror image."""
     generator = np.random.default_rng(0)
     inputs = keras.Input((5, 6, 3))
-    logits = keras.layers.Dense(4)(keras.layers.Flatten()(inputs))
+    logits = keras.layers.Dense(4)(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs)))
     model = keras.Model(inputs, {"label": logits})
     pictures = generator.integers(0, 256, (3, 5, 6, 3)).astype("uint8")
     classifier = Classifier([model, model], (5, 6), decode=None, resize=lambda x, size: x, mirror=True, shift=2)

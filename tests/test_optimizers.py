@@ -566,7 +566,7 @@ def test_muon_sgd_turns_kernels_by_orthogonal_matrices_and_the_rest_by_nesterovs
 
 
 def test_muon_sgd_treats_matrices_and_depthwise_kernels_as_sgd_does() -> None:
-    shapes = {"dense": (4, 3), "depthwise": (3, 3, 4, 1), "column": (1, 1, 4, 1), "one_axis": (5,)}
+    shapes = {"dense": (4, 3), "depthwise": (3, 3, 4, 2), "column": (1, 1, 4, 1), "one_axis": (5,)}
     variables = [keras.Variable(np.ones(shape, "float32"), name=name) for name, shape in shapes.items()]
     optimizer = callbacks.MuonSGD(0.5, momentum=0.5)
     optimizer.apply([ops.ones(shape) for shape in shapes.values()], variables)

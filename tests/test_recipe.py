@@ -170,6 +170,8 @@ def test_every_augmentation_of_a_recipe_is_done_in_the_order_of_its_reasons() ->
         *("brightness", "contrast", "saturation", "hue", "grayscale", "gaussian_noise", "cutout", "random_erasing"),
         "mixup or cutmix",
     ]
+    alternating = resolve({"flip": True, "flips": "alternating", "crop": 0}, 1000, (32, 32), [ANIMALS])
+    assert [step.name for step in augmentation(alternating, size=(8, 8))] == ["alternating_flip", "shrink"]
 
 
 def test_normalisation_does_not_depend_on_where_the_pictures_are(tmp_path) -> None:

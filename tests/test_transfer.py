@@ -33,6 +33,13 @@ def learned(model: keras.Model) -> list[str]:
     ]
 
 
+def test_published_scales_are_not_put_into_frozen_ones() -> None:
+    model = kerascnn.build("mobilenet_v2", (32, 32, 3), 3, frozen_scale=1.0)
+    source = keras.applications.MobileNetV2((32, 32, 3), weights=None, classes=3)
+    with pytest.raises(ValueError, match="Build the network without `frozen_scale`"):
+        kerascnn.load_imagenet(model, source)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_each_way_trains_its_layers_and_begins_with_its_weights(mode: str, source: keras.Model) -> None:
     keras.utils.set_random_seed(1)
