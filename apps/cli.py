@@ -23,6 +23,7 @@ from apps.options import (
     parse_size,
     parse_val,
     recipe_choices,
+    training_options,
 )
 
 # Everything else is imported by the command that needs it: TensorFlow takes seconds, `--help` must not.
@@ -257,6 +258,7 @@ def show(
 
 @app.command("lr-find")
 def lr_find(
+    context: typer.Context,
     data: Data,
     out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")] = Path("lr-find.png"),
     target: Target = None,
@@ -292,6 +294,7 @@ def lr_find(
         high=high,
         steps=steps,
         sweep=sweep,
+        train_with=["kerascnn", "compete", data, *training_options(context)],
         memory=memory,
         strict=strict,
         overwrite=overwrite,

@@ -31,12 +31,13 @@ def lr_find(
     high: float,
     steps: int,
     sweep: str,
+    train_with: Sequence[str],
     memory: float | None,
     strict: bool,
     overwrite: bool,
     console: Console,
 ) -> float:
-    """Sweep the rate, print the table, write the picture, suggest a rate; returns it.
+    """Sweep the rate, print the table, write the picture, suggest a rate, and `train_with` it; returns it.
 
     Raises:
         ValueError, FileNotFoundError: The data, the choices or the range do not fit, or `out` exists.
@@ -67,7 +68,7 @@ def lr_find(
     for doubt in test.doubts:
         console.warn(doubt)
     console.say(f"picture   {out}")
-    console.say(f"rate      {rate:.2g} ({name}): {shlex.join(['kerascnn', 'compete', source, '--lr', f'{rate:.2g}'])}")
+    console.say(f"rate      {rate:.2g} ({name}): {shlex.join([*train_with, '--lr', f'{rate:.2g}'])}")
     return rate
 
 

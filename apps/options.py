@@ -61,6 +61,31 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the --out file.")]
 
 
+DECIDE_THE_TRAINING = frozenset(
+    {
+        "target",
+        "group",
+        "id_column",
+        "recipe",
+        "settings",
+        "image_size",
+        "memory",
+        "strict",
+    }  # as the commands call them
+)
+
+
+def training_options(context: typer.Context) -> list[str]:
+    """The options, as they were given to this command, with which `compete` trains alike."""
+    given: list[str] = []
+    for option in context.command.params:
+        value = context.params.get(option.name)
+        if option.name in DECIDE_THE_TRAINING and value is not None:
+            for one in value if isinstance(value, list | tuple) else [value]:
+                given += [] if one is False else [option.opts[0]] if one is True else [option.opts[0], str(one)]
+    return given
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """(height, width) of `--image-size`."""
     if text is None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from apps.augmentation import augmentation
-from apps.console import Console, duration
+from apps.console import Console, duration, percent
 from apps.data import Data
 from apps.network import build_network, check_network
 from apps.phases import phases
@@ -179,7 +179,9 @@ def print_plan(plan: Plan, console: Console) -> None:
         if size is not None:
             console.say(f"          epochs {part[0].epochs[0] + 1} to {part[-1].epochs[1]} at {size[0]}x{size[1]}")
     if hard := [phase for phase in phases(recipe) if phase.share < 1]:
-        console.say(f"          from epoch {hard[0].epochs[0] + 1} on the hardest {recipe.hardest:.0%} of the pictures")
+        console.say(
+            f"          from epoch {hard[0].epochs[0] + 1} on the hardest {percent(recipe.hardest)} of the pictures"
+        )
 
 
 def _has_picture(competition: Competition) -> np.ndarray:

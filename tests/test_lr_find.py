@@ -9,14 +9,18 @@ from PIL import Image
 
 def test_suggestion_and_picture(run_here, colours, tmp_path) -> None:
     policy = keras.config.dtype_policy().name
-    process = run_here(
-        "lr-find", colours, "--steps", 40, "--high", 100, "--set", "batch_size=10", "--set", "width=0.125"
-    )
+    as_it_is = ("--strict", "--set", "batch_size=10", "--set", "width=0.125", "--image-size", "16x8")
+    process = run_here("lr-find", colours, "--steps", 40, "--high", 100, *as_it_is)
     assert process.returncode == 0, process.stderr
     rates = [float(rate) for rate in re.findall(r"(?:valley|slope|/ 10)\s+([\d.e+-]+)$", process.stdout, re.MULTILINE)]
     assert len(rates) == 3
     assert all(1e-5 <= rate <= 100 for rate in rates)
-    assert f"rate      {rates[0]:.2g} (valley): kerascnn compete {colours} --lr {rates[0]:.2g}" in process.stdout
+    command = re.search(r"^rate      [\d.e+-]+ \(valley\): (.+)$", process.stdout, re.MULTILINE)[1].split()
+    assert command[:3] == ["kerascnn", "compete", str(colours)]
+    assert command[-2:] == ["--lr", f"{rates[0]:.2g}"]
+    given = command[3:-2]
+    assert sorted(given) == sorted(as_it_is)
+    assert all(given[given.index(value) - 1].startswith("--") for value in as_it_is if not value.startswith("--"))
     with Image.open(tmp_path / "lr-find.png") as picture:
         assert np.asarray(picture).std() > 0
     assert [path.name for path in tmp_path.iterdir() if path.name != "colours"] == ["lr-find.png"]
