@@ -181,11 +181,8 @@ def warn_of_lost_pictures(plan: Plan, console: Console) -> None:
 
 def make_classifier(plan: Plan, trained: Sequence[Trained]) -> Classifier:
     """The average of the trained networks, which answers for validation, for the submission and in the export."""
-    models, names = (
-        [one.model for one in trained],
-        {keras: head for head, keras in keras_names(plan.data.classes).items()},
-    )
-    recipe = plan.recipe
+    recipe, models = plan.recipe, [one.model for one in trained]
+    names = {keras: head for head, keras in keras_names(plan.data.classes).items()}
     return Classifier(models, recipe.image_size, decode_picture, resize, recipe.flip, recipe.views, names)
 
 

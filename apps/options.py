@@ -60,19 +60,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but wa
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error and TensorFlow's own messages.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the --out file.")]
 
-
-DECIDE_THE_TRAINING = frozenset(
-    {
-        "target",
-        "group",
-        "id_column",
-        "recipe",
-        "settings",
-        "image_size",
-        "memory",
-        "strict",
-    }  # as the commands call them
-)
+# The commands' names of what decides which data are read, and how a network is trained on them.
+OF_TRAINING = {"target", "group", "id_column", "recipe", "settings", "image_size", "memory", "strict"}
 
 
 def training_options(context: typer.Context) -> list[str]:
@@ -80,7 +69,7 @@ def training_options(context: typer.Context) -> list[str]:
     given: list[str] = []
     for option in context.command.params:
         value = context.params.get(option.name)
-        if option.name in DECIDE_THE_TRAINING and value is not None:
+        if option.name in OF_TRAINING and value is not None:
             for one in value if isinstance(value, list | tuple) else [value]:
                 given += [] if one is False else [option.opts[0]] if one is True else [option.opts[0], str(one)]
     return given

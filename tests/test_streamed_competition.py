@@ -119,6 +119,25 @@ def test_rows_of_the_sheet_show_what_training_sees(colours) -> None:
         assert sum(share * values[name] for name, share in shares.items()) == pytest.approx(value, abs=2)
 
 
+def test_epochs_of_the_sheet_mirror_every_picture_in_turn(colours) -> None:
+    """As training does with alternating flips: an epoch as it is, the next one mirrored."""
+    from apps.plan import encode_labels
+    from apps.resolve import resolve
+    from apps.show import sheet_rows
+    from pipelines import open_dataset
+
+    competition = open_dataset(colours)
+    recipe = resolve({"flips": "alternating", "crop": 0, "brightness": 1e-6}, 60, (8, 8), [["a.", "b."]])
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)).astype("uint8")
+    labels = {"label": encode_labels(competition)["label"][:6]}
+    rows = {title: shown for title, shown, _ in sheet_rows(pictures, labels, competition, recipe, np.arange(6))}
+    first, second, third = (rows[f"all, epoch {epoch}"] for epoch in (1, 2, 3))
+    mirrored = (first == pictures[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert 0 < mirrored.sum() < 6  # which picture begins mirrored is drawn
+    np.testing.assert_array_equal(second, first[:, :, ::-1])
+    np.testing.assert_array_equal(third, first)
+
+
 def test_picture_without_a_label_is_captioned_so() -> None:
     from apps.show import _caption
 

@@ -1,12 +1,14 @@
 """`apps.training.train` in parts: smaller pictures first, and going on between the parts."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
 from apps import training
+from apps.compete import make_classifier
 from apps.console import Console
 from apps.data import Data
 from apps.network import check_network
@@ -30,6 +32,14 @@ def train(data: Data, folder: Path, resume: bool = False, **choices: object) -> 
     recipe = resolve(chosen, 40, (18, 18), list(CLASSES.values()))
     index = np.arange(48)
     return training.train(recipe, data, index[:40], index[40:], folder, Console(quiet=True), resume=resume)
+
+
+def test_predictions_average_the_views_that_the_recipe_names() -> None:
+    inputs = keras.Input((8, 10, 3))
+    trained = SimpleNamespace(model=keras.Model(inputs, {"label": keras.layers.Flatten()(inputs)}))
+    recipe = resolve({"image_size": (8, 10), "flip": False, "views": 2}, 40, (8, 10), list(CLASSES.values()))
+    classifier = make_classifier(SimpleNamespace(recipe=recipe, data=SimpleNamespace(classes=CLASSES)), [trained])
+    assert (classifier.size, classifier.mirror, classifier.shift) == ((8, 10), False, 2)
 
 
 def test_training_stopped_between_two_sizes_goes_on_to_the_same_weights(data, tmp_path, monkeypatch) -> None:
