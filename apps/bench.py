@@ -55,6 +55,7 @@ def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> N
     from apps.bench_callbacks import bench_callbacks
     from apps.bench_networks import bench_building, bench_networks
     from apps.bench_pipeline import bench_pipeline
+    from apps.bench_step import bench_step
     from apps.bench_train import bench_train
 
     known = {
@@ -63,6 +64,7 @@ def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> N
         "networks": bench_networks,
         "building": bench_building,
         "train": bench_train,
+        "step": bench_step,
     }
     if name not in known:
         raise ValueError(f"There is no benchmark {name!r}. Benchmarks: {', '.join(known)}.")
@@ -103,7 +105,7 @@ def print_figures(title: str, figures: Iterable[Figure], console: Console, refer
     console.say(title)
     for figure in figures:
         ratio = f"{figure.median / base:7.1%}" if base else ""
-        places = 3 if figure.unit != "pictures/s" else 0 if figure.median >= 100 else 1
+        places = 0 if figure.median >= 100 else 1 if figure.median >= 1 else 3
         spread = f"({figure.low:,.{places}f} to {figure.high:,.{places}f})"
         console.say(f"  {figure.name:<52} {figure.median:>10,.{places}f} {figure.unit} {spread:<22} {ratio}".rstrip())
 
