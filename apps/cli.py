@@ -62,7 +62,7 @@ def compete(
     recipe: RecipeName = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Network, such as resnet9 or resnet18.", show_default="by the size of the pictures"),
+        typer.Option(help="Network, such as resnet9 or resnet18.", show_default="airbench94"),
     ] = None,
     width: Annotated[
         float | None,

@@ -1,21 +1,24 @@
 """A recipe for a data set: what was chosen, and what suits the data for everything else."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from apps.phases import scaled
 from apps.recipe import Recipe, check_choices
-from apps.recipes import Choices
+from apps.recipes import AIRBENCH, Choices
+from pipelines.pictures import choose_size
 
 # What suits each optimiser, the rate for batches of 256. Those of muon_sgd are of cifar10-fast.
 RATES: dict[str, dict[str, float]] = {
     "nesterov": {"lr": 0.6},
-    "muon_sgd": {"lr": 0.03, "bias_rate": 440.0, "head_rate": 7.0},
+    "muon_sgd": {"lr": 0.03, "bias_rate": 440.0, "head_rate": 7.0, "weight_decay": 2.4e-3},
     "adamw": {"lr": 2e-3, "weight_decay": 0.05},
 }
 
 SMALL = 64  # pictures up to this many pixels keep their resolution through the first layers
+SMALLEST = 16  # what has fewer is enlarged, since networks halve the sides three times and more
 
 
 def resolve(
@@ -36,31 +39,40 @@ def resolve(
     """
     from kerascnn.registry import lookup
 
+    choices = check_choices(choices)
+    photographs = max(size) > SMALL  # and not small pictures, which are cut to the thing already
+    from_scratch = choices.get("transfer", "none") == "none"
+    model = choices.get("model", "airbench94" if from_scratch else "mobilenet_v2")
+    airbench = from_scratch and model.startswith("airbench")
+    if airbench:  # which reduces late: filters are worth more than pixels that take the same time
+        size = choose_size([size], longest=SMALL, smallest=SMALLEST)
     size = choices.get("image_size", size)
     small = max(size) <= SMALL
-    from_scratch = choices.get("transfer", "none") == "none"
-    model = choices.get("model", ("resnet9" if small else "resnet18") if from_scratch else "mobilenet_v2")
     batch_size = min(choices.get("batch_size", suitable_batch_size(pictures)), pictures)
-    rates = RATES[check_choices(choices).get("optimizer", "nesterov")]
+    special = AIRBENCH if airbench else {}
+    rates = RATES[choices.get("optimizer", special.get("optimizer", "nesterov"))]
     suitable = {
         "model": model,
-        # On two cores half the width is four times as fast as the full one, for one or two points of accuracy.
-        "width": 0.5 if from_scratch else 1.0,
+        # Half the width is four times as fast as the full one, for one or two points of accuracy. A picture of the
+        # airbench networks costs at most what one of 32x32 pixels does at full width.
+        "width": min(1.0, round(32 / math.sqrt(math.prod(size)), 2)) if airbench else 0.5 if from_scratch else 1.0,
         "image_size": size,
-        # About 400,000 pictures seen, which two CPU cores compute in some ten minutes.
-        "epochs": min(60, max(8, 400_000 // max(pictures, 1))),
+        # About 200,000 pictures seen, which two CPU cores compute in some ten minutes.
+        "epochs": min(60, max(8, 200_000 // max(pictures, 1))),
         "batch_size": batch_size,
+        **special,
         **rates,
         # What has learned already must not be shaken.
         "lr": rates["lr"] * (1.0 if from_scratch else 0.1) * batch_size / 256,
         # Mirrored digits and letters are other signs or none.
         "flip": not all(len(name) == 1 for names in classes for name in names),
+        "views": max(1, max(size) // 32),
         "crop": max(size) // 16,
-        # Larger pictures are photographs of things at all distances; small ones are cut to the thing already.
-        "cutout": 0 if small else max(size) // 4,
-        "rotation": 0.0 if small else 10.0,
-        "zoom": 0.0 if small else 0.25,
-        "translation": 0.0 if small else 0.1,
+        # Photographs show things at all distances.
+        "cutout": max(size) // 4 if photographs else 0,
+        "rotation": 10.0 if photographs else 0.0,
+        "zoom": 0.25 if photographs else 0.0,
+        "translation": 0.1 if photographs else 0.0,
         "precision": fastest_precision(),
         "val": None if own_validation else 0.1,
         # Published weights need the strides that they were trained with.

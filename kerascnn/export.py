@@ -105,6 +105,9 @@ def export_model(
         metadata: Plain values, written as `assets.extra/kerascnn.json`; "classes" must name the classes of every head.
         canary: Encoded pictures, kept in `assets.extra/canary.json` (base64) with the probabilities a loaded copy
             must give for them.
+
+    Raises:
+        OSError: The files cannot be written, such as onto a full disk.
     """
     if "classes" not in metadata:
         raise ValueError(f"`metadata` must have an entry 'classes'. Received: {sorted(metadata)}.")
@@ -113,7 +116,10 @@ def export_model(
         "serving_bytes": classifier.predict_bytes,
         "decode": classifier.decode,
     }
-    tf.saved_model.save(classifier, os.fspath(folder), signatures=signatures)
+    try:
+        tf.saved_model.save(classifier, os.fspath(folder), signatures=signatures)
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
     path = Path(folder, METADATA)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(metadata, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -200,7 +200,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run_here, colours, tmp_path)
         "60 labelled pictures",
         "6 held out",
         "9 to predict",
-        "resnet9",
+        "airbench94",
         "3 epochs of 6 steps of 8 pictures",
         "time      about",
     ):
@@ -266,20 +266,23 @@ def test_unwritable_output_is_an_error_before_training(run_here, colours) -> Non
     assert "training" not in process.stdout
 
 
-def test_full_disk_is_one_line_and_damages_nothing(colours, tmp_path) -> None:
-    """The system refuses files over 700 kB, as a full disk does: snapshots fit, the checkpoint beside them does not."""
+@pytest.mark.parametrize(("model", "finished"), [("resnet9", False), ("airbench94", True)])
+def test_full_disk_is_one_line_and_damages_nothing(colours, tmp_path, model, finished) -> None:
+    """The system refuses files over 700 kB, as a full disk does: the first checkpoint, or only TensorFlow's graph."""
     import resource
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))
 
-    process = kerascnn("compete", colours, *QUICK, "--out", "out", cwd=tmp_path, preexec_fn=limit)
+    command = ("compete", colours, *QUICK, "--model", model, "--out", "out")
+    process = kerascnn(*command, cwd=tmp_path, preexec_fn=limit)
     assert process.returncode == 2
+    assert ("epoch 3 of 3" in process.stdout) == finished
     assert "File too large. What is finished is kept; go on with: kerascnn compete" in process.stderr
     assert process.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("*unfinished*"))
     best = read_snapshot(tmp_path / "out/checkpoints/1/best.npz")[1]
-    assert best["epoch"] == 0
+    assert finished or best["epoch"] == 0
     again = kerascnn("compete", colours, "--resume", "--out", "out", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "out/submission.csv").is_file()

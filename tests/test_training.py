@@ -28,7 +28,8 @@ def data() -> Data:
 
 def train(data: Data, folder: Path, resume: bool = False, **choices: object) -> training.Trained:
     chosen = {"model": "airbench94", "width": 0.125, "epochs": 4, "batch_size": 8, "precision": "float32"}
-    chosen |= {"scales": ((0.5, 0.25), (0.75, 0.25)), "optimizer": "muon_sgd", "lr": 0.02, **choices}
+    chosen |= {"scales": ((0.5, 0.25), (0.75, 0.25)), "optimizer": "muon_sgd", "lr": 0.02, "image_size": (18, 18)}
+    chosen |= choices
     recipe = resolve(chosen, 40, (18, 18), list(CLASSES.values()))
     index = np.arange(48)
     return training.train(recipe, data, index[:40], index[40:], folder, Console(quiet=True), resume=resume)
