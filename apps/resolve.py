@@ -18,7 +18,7 @@ RATES: dict[str, dict[str, float]] = {
 }
 
 SMALL = 64  # pictures up to this many pixels keep their resolution through the first layers
-SMALLEST = 16  # what has fewer is enlarged, since networks halve the sides three times and more
+SMALLEST = 16  # for fewer, `resnet9`, which reduces them less
 
 
 def resolve(
@@ -42,7 +42,8 @@ def resolve(
     choices = check_choices(choices)
     photographs = max(size) > SMALL  # and not small pictures, which are cut to the thing already
     from_scratch = choices.get("transfer", "none") == "none"
-    model = choices.get("model", "airbench94" if from_scratch else "mobilenet_v2")
+    tiny = min(choices.get("image_size", size)) < SMALLEST
+    model = choices.get("model", ("resnet9" if tiny else "airbench94") if from_scratch else "mobilenet_v2")
     airbench = from_scratch and model.startswith("airbench")
     if airbench:  # which reduces late: filters are worth more than pixels that take the same time
         size = choose_size([size], longest=SMALL, smallest=SMALLEST)
@@ -69,7 +70,7 @@ def resolve(
         "views": max(1, max(size) // 32),
         "crop": max(size) // 16,
         # Photographs show things at all distances.
-        "cutout": max(size) // 4 if photographs else 0,
+        "cutout": min(max(size) // 4, *size) if photographs else 0,
         "rotation": 10.0 if photographs else 0.0,
         "zoom": 0.25 if photographs else 0.0,
         "translation": 0.1 if photographs else 0.0,

@@ -29,7 +29,7 @@ def airbench(
     net: Net, x: keras.KerasTensor, *, filters: Sequence[int] = (64, 256, 256), convolutions: int = 2
 ) -> keras.KerasTensor:
     """A group of two or three convolutions for each of `filters`, then the largest value of every map."""
-    check_size(x, 2 ** len(filters), "airbench")
+    check_size(x, 2 ** len(filters), "airbench behind its whitening" if net.whitening else "airbench")
     check_choice("convolutions", convolutions, (2, 3))
     drops = net.drop_rates(len(filters))
     for number, (count, drop) in enumerate(zip(filters, drops, strict=True), start=1):

@@ -26,7 +26,7 @@ def test_flips_are_off_for_digits_and_letters_only() -> None:
     [
         # The width is 32 / sqrt(height x width).
         *(((32, 32), (32, 32), 1.0), ((128, 96), (64, 48), 0.58), ((64, 40), (64, 40), 0.63)),
-        *(((48, 48), (48, 48), 0.67), ((8, 8), (16, 16), 1.0)),
+        *(((48, 48), (48, 48), 0.67), ((128, 16), (64, 16), 1.0)),
     ],
 )
 def test_picture_costs_about_the_same_whatever_its_size(own, size, width) -> None:
@@ -34,6 +34,12 @@ def test_picture_costs_about_the_same_whatever_its_size(own, size, width) -> Non
     assert (recipe.model, recipe.image_size, recipe.width) == ("airbench94", size, width)
     assert resolve({"image_size": (96, 96)}, 1000, own, [ANIMALS]).image_size == (96, 96)
     assert resolve({"model": "resnet18"}, 1000, own, [ANIMALS]).image_size == own
+
+
+def test_tiny_pictures_get_a_network_that_reduces_them_less() -> None:
+    for chosen, own in (({}, (8, 8)), ({"image_size": (64, 15)}, (32, 32))):
+        recipe = resolve(chosen, 1000, own, [ANIMALS])
+        assert (recipe.model, recipe.optimizer, recipe.frozen_scale) == ("resnet9", "nesterov", None)
 
 
 def test_what_suits_a_network_and_an_optimiser_is_not_given_to_others() -> None:

@@ -108,7 +108,7 @@ def test_networks_that_flatten_their_picture_refuse_smaller_ones(data) -> None:
 
 def test_sizes_that_the_network_cannot_reduce_are_refused(data) -> None:
     recipe = resolve({"model": "airbench94", "scales": ((0.5, 0.5),)}, 40, (16, 16), list(CLASSES.values()))
-    with pytest.raises(ValueError, match=r"`airbench` needs 8 pixels .* Received: 7x7"):
+    with pytest.raises(ValueError, match=r"`airbench behind its whitening` needs 8 pixels .* Received: 7x7"):
         check_network(recipe, data.num_classes)
 
 
