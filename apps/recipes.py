@@ -76,7 +76,7 @@ RECIPES: dict[str, Choices] = {
         "hardest_from": 0.3,
         "crop": 4,
         "cutout": 12,
-        "lr": 0.06,
+        "lr": 0.12,
     },
     "digits": {
         "model": "resnet9",
