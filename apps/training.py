@@ -122,6 +122,8 @@ def train(
     pictures = sum(steps[: len(progress.history)]) * recipe.batch_size
     speed = pictures / max(sum(row["seconds"] for row in progress.history), 1e-9)
     best = len(progress.history) if stopping.best_epoch is None else stopping.best_epoch + 1
+    if len(progress.history) < recipe.epochs:
+        console.say(f"  {what}: stopped early: no epoch after {best} was better")
     return Trained(finished, progress.history, best, seconds, speed)
 
 

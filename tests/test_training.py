@@ -119,3 +119,17 @@ def test_recipes_train(data, tmp_path, name) -> None:
     trained = train(data, tmp_path, **{"scales": (), **choices})
     assert len(trained.history) == 3
     assert trained.history[-1]["loss"] < trained.history[0]["loss"]
+
+
+def test_training_that_stops_early_says_so(data, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(training, "validation_score", lambda logs, heads: 0.5)
+    chosen = {"model": "resnet9", "width": 0.125, "epochs": 4, "batch_size": 8, "precision": "float32", "patience": 1}
+    recipe = resolve({**chosen, "image_size": (18, 18)}, 40, (18, 18), list(CLASSES.values()))
+    index = np.arange(48)
+    trained = training.train(recipe, data, index[:40], index[40:], tmp_path, Console())
+    assert (len(trained.history), trained.best_epoch) == (2, 1)
+    assert "training: stopped early: no epoch after 1 was better" in capsys.readouterr().out
+
+
+def test_rate_that_falls_to_nothing_is_never_cut_short() -> None:
+    assert resolve({}, 1000, (32, 32), list(CLASSES.values())).patience == 0
