@@ -31,11 +31,12 @@ PLAIN: Choices = {
     "head_rate": 1.0,
     "scales": (),
 }
+# By a part of the class of a layer, or of the kernel where an operation (a gradient, mostly) is of no layer.
 KINDS = {
     "Conv": "convolutions",
     "PatchWhitening": "convolutions",
     "BatchNorm": "BatchNorm",
-    "Activation": "activations",
+    **dict.fromkeys(("Activation", "Sigmoid", "Swish", "Gelu", "Erf", "Relu"), "activations"),
     "Pool": "pooling",
 }
 OPTIMISER, PIPELINE, REST, WAITING = "optimiser", "pipeline", "everything else", "Python, waiting"
@@ -119,10 +120,10 @@ def by_kind(operations: Iterable[Operation], model: keras.Model, whole: float) -
     kind_of = kinds_of_scopes(model)
     changes = []  # (when, 1 or -1 running, of which kind)
     for name, start, end in operations:
-        scopes = name.partition(":")[0].split("/")
+        path, _, kernel = name.partition(":")
         # Nodes of a graph that was made a second time are called layer_1.
-        found = (kind_of.get(scope) or kind_of.get(re.sub(r"_\d+$", "", scope)) for scope in scopes)
-        kind = next(filter(None, found), REST)
+        found = (kind_of.get(scope) or kind_of.get(re.sub(r"_\d+$", "", scope)) for scope in path.split("/"))
+        kind = next(filter(None, found), None) or kind_of_type(kernel) or REST
         changes += [(start, 1, kind), (end, -1, kind)]
     changes.sort()
     seconds: dict[str, float] = defaultdict(float)
@@ -137,6 +138,10 @@ def by_kind(operations: Iterable[Operation], model: keras.Model, whole: float) -
 
 def kinds_of_scopes(model: keras.Model) -> dict[str, str]:
     """By name of a layer, or of the optimiser, what kind of operations happen under it."""
-    made_as = {layer.name: type(layer).__name__ for layer in model.layers}
-    kinds = {name: kind for name, layer in made_as.items() for part, kind in KINDS.items() if part in layer}
+    kinds = {layer.name: kind for layer in model.layers if (kind := kind_of_type(type(layer).__name__))}
     return {**kinds, model.optimizer.name: OPTIMISER}
+
+
+def kind_of_type(name: str) -> str | None:
+    """What kind of operation a class of layers or a kernel is, if one of those that are told apart."""
+    return next((kind for part, kind in KINDS.items() if part in name), None)

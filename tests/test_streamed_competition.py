@@ -45,7 +45,7 @@ def test_a_run_from_disk_and_one_from_shards_equal_one_from_memory(run_cli, colo
         assert process.returncode == 0, process.stderr
         assert process.stderr == ""
         assert "10 held out for validation" in process.stdout
-        assert "augment   random crop, horizontal flip, gaussian noise, random erasing, mixup" in process.stdout
+        assert "augment   random crop, alternating flip, gaussian noise, random erasing, mixup" in process.stdout
         assert ("kept in memory" in process.stdout) == (name == "memory")
         assert ("read from disk in every epoch" in process.stdout) == (name != "memory")
         assert "score     label:" in process.stdout
@@ -160,7 +160,8 @@ def test_benchmark_writes_its_figures(run_here, tmp_path, monkeypatch) -> None:
     unknown = run_here("bench", "pipelin")
     assert unknown.returncode == 2
     assert (
-        "There is no benchmark 'pipelin'. Benchmarks: pipeline, callbacks, networks, building, train." in unknown.stderr
+        "There is no benchmark 'pipelin'. Benchmarks: pipeline, callbacks, networks, building, train, step."
+        in unknown.stderr
     )
 
 
