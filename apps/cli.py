@@ -66,7 +66,7 @@ def compete(
     ] = None,
     width: Annotated[
         float | None,
-        typer.Option(help="Multiplies the filters of every layer.", show_default="by their size"),
+        typer.Option(help="Multiplies the filters of every layer.", show_default="by the size of the pictures"),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the pictures.", show_default="by their number")
