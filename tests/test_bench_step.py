@@ -1,6 +1,7 @@
 """The profile of a training step: every operation counted once, under the layer that it belongs to."""
 
 import keras
+import numpy as np
 import pytest
 
 from apps import bench_step
@@ -15,7 +16,7 @@ def model() -> keras.Model:
     x = keras.layers.Conv2D(4, 3, name="first")(inputs)
     x = keras.layers.Activation("silu", name="bend")(keras.layers.BatchNormalization(name="norm")(x))
     model = keras.Model(inputs, keras.layers.MaxPooling2D(name="pool")(x))
-    model.compile(keras.optimizers.SGD(name="sgd"))
+    model.compile(keras.optimizers.SGD(name="sgd"), loss="mse")
     return model
 
 
@@ -64,3 +65,14 @@ def test_parts_of_a_real_step_add_up_to_it() -> None:
     for kind in ("convolutions", "BatchNorm", "activations", "pooling", "optimiser"):
         assert figures[kind] > 0, kind
     assert figures["convolutions"] == max(figures[kind] for kind in ("convolutions", "BatchNorm", "activations"))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's trace")
+def test_traced_operations_lie_within_the_steps(model) -> None:
+    operations, seconds = bench_step.trace(
+        lambda: model.train_on_batch(np.zeros((2, 8, 8, 3)), np.zeros((2, 3, 3, 4))), 2
+    )
+    assert sum(operation.name.endswith("Conv2D") for operation in operations) == 2
+    assert (
+        0 < max(operation.end for operation in operations) - min(operation.start for operation in operations) <= seconds
+    )
