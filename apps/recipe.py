@@ -3,7 +3,7 @@
 import difflib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -148,6 +148,68 @@ class Recipe:
     transfer: str = "none"
 
 
+# What values must be: of which fields, whether a value fits, and the same in words.
+LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("epochs", "batch_size"), lambda value: value >= 1, "at least 1"),
+    (("lr", "width"), lambda value: value > 0, "positive"),
+    (
+        (
+            *("crop", "cutout", "rotation", "randaugment", "noise", "mixup", "cutmix", "views", "patience"),
+            *("bias_rate", "head_rate", "weight_decay"),
+            *("se", "l1", "l2", "input_noise", "frozen_scale", "whitening"),
+        ),
+        lambda value: value >= 0,
+        "0 or more",
+    ),
+    (
+        ("momentum", "hardest_from", "label_smoothing", "warmup", "dropout", "stochastic_depth"),
+        lambda value: 0 <= value < 1,
+        "in [0, 1)",
+    ),
+    (("hardest",), lambda value: 0 < value <= 1, "in (0, 1]"),
+    (
+        ("translation", "resized_crop", "brightness", "contrast", "saturation", "grayscale", "erasing"),
+        lambda value: 0 <= value <= 1,
+        "from 0 to 1",
+    ),
+    (("hue",), lambda value: 0 <= value <= 0.5, "from 0 to 0.5"),
+    (("zoom",), lambda value: 0 <= value <= 4, "from 0 to 4"),
+    (("magnitude",), lambda value: 0 <= value <= 30, "from 0 to 30"),
+    (("shear",), lambda value: 0 <= value < 90, "from 0 to 90 degrees"),
+    (("seed",), lambda value: 0 <= value < 2**31, "from 0 to 2147483647"),
+    (("image_size",), lambda size: min(size) >= 8, "at least 8 pixels in height and width"),
+    (
+        ("scales",),
+        lambda pairs: (
+            all(0 < scale < 1 and share > 0 for scale, share in pairs) and sum(share for _, share in pairs) < 1
+        ),
+        "scales in (0, 1) with fractions of the epochs below 1 together",
+    ),
+    (
+        ("val",),
+        lambda value: (
+            value is None or isinstance(value, str) or 0 <= value <= 0.5 or (value >= 2 and value.is_integer())
+        ),
+        "a fraction up to 0.5, a number of folds from 2 on, 0, or a CSV file",
+    ),
+    (("precision",), lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
+    (("stem",), lambda value: value in ("imagenet", "small"), "imagenet or small"),
+    *(
+        ((name,), values.__contains__, f"one of {', '.join(values)}")
+        for name, values in (
+            ("flips", FLIPS),
+            ("curve", CURVES),
+            ("optimizer", OPTIMIZERS),
+            ("fill", FILLS),
+            ("smoothing", SMOOTHINGS),
+            ("balance", BALANCES),
+            ("norm", NORMS),
+            ("transfer", TRANSFERS),
+        )
+    ),
+)
+
+
 def load_choices(name: str) -> Choices:
     """The choices of a built-in recipe, or of a JSON file such as the recipe.json of a run.
 
@@ -183,74 +245,11 @@ def check_choices(choices: Choices) -> Choices:
     for field in fields(Recipe):
         if field.name in checked:
             checked[field.name] = _typed(field.name, field.type, checked[field.name])
-    for name, fits, expected in (
-        ("image_size", lambda size: len(size) == 2 and min(size) >= 8, "at least 8 pixels in height and width"),
-        ("epochs", lambda value: value >= 1, "at least 1"),
-        ("batch_size", lambda value: value >= 1, "at least 1"),
-        ("lr", lambda value: value > 0, "positive"),
-        ("width", lambda value: value > 0, "positive"),
-        ("crop", lambda value: value >= 0, "0 or more"),
-        ("precision", lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
-        ("momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
-        ("flips", lambda value: value in FLIPS, f"one of {', '.join(FLIPS)}"),
-        ("curve", lambda value: value in CURVES, f"one of {', '.join(CURVES)}"),
-        ("optimizer", lambda value: value in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
-        ("bias_rate", lambda value: value >= 0, "0 or more"),
-        ("head_rate", lambda value: value >= 0, "0 or more"),
-        ("views", lambda value: value >= 0, "0 or more"),
-        ("hardest", lambda value: 0 < value <= 1, "in (0, 1]"),
-        ("hardest_from", lambda value: 0 <= value < 1, "in [0, 1)"),
-        (
-            "scales",
-            lambda pairs: (
-                all(0 < scale < 1 and share > 0 for scale, share in pairs) and sum(share for _, share in pairs) < 1
-            ),
-            "scales in (0, 1) with fractions of the epochs below 1 together",
-        ),
-        ("weight_decay", lambda value: value >= 0, "0 or more"),
-        ("label_smoothing", lambda value: 0 <= value < 1, "in [0, 1)"),
-        ("warmup", lambda value: 0 <= value < 1, "in [0, 1)"),
-        ("cutout", lambda value: value >= 0, "0 or more"),
-        ("rotation", lambda value: value >= 0, "0 or more"),
-        ("zoom", lambda value: 0 <= value <= 4, "from 0 to 4"),
-        ("translation", lambda value: 0 <= value <= 1, "from 0 to 1"),
-        ("shear", lambda value: 0 <= value < 90, "from 0 to 90 degrees"),
-        ("fill", lambda value: value in FILLS, f"one of {', '.join(FILLS)}"),
-        ("randaugment", lambda value: value >= 0, "0 or more"),
-        ("magnitude", lambda value: 0 <= value <= 30, "from 0 to 30"),
-        ("noise", lambda value: value >= 0, "0 or more"),
-        ("mixup", lambda value: value >= 0, "0 or more"),
-        ("cutmix", lambda value: value >= 0, "0 or more"),
-        ("hue", lambda value: 0 <= value <= 0.5, "from 0 to 0.5"),
-        ("smoothing", lambda value: value in SMOOTHINGS, f"one of {', '.join(SMOOTHINGS)}"),
-        ("balance", lambda value: value in BALANCES, f"one of {', '.join(BALANCES)}"),
-        *(
-            (name, lambda value: 0 <= value <= 1, "from 0 to 1")
-            for name in ("resized_crop", "brightness", "contrast", "saturation", "grayscale", "erasing")
-        ),
-        ("patience", lambda value: value >= 0, "0 or more"),
-        (
-            "val",
-            lambda value: (
-                value is None or isinstance(value, str) or 0 <= value <= 0.5 or (value >= 2 and value.is_integer())
-            ),
-            "a fraction up to 0.5, a number of folds from 2 on, 0, or a CSV file",
-        ),
-        ("seed", lambda value: 0 <= value < 2**31, "from 0 to 2147483647"),
-        ("stem", lambda value: value in ("imagenet", "small"), "imagenet or small"),
-        ("norm", lambda value: value in NORMS, f"one of {', '.join(NORMS)}"),
-        ("dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
-        ("stochastic_depth", lambda value: 0 <= value < 1, "in [0, 1)"),
-        *(
-            (name, lambda value: value >= 0, "0 or more")
-            for name in ("se", "l1", "l2", "input_noise", "frozen_scale", "whitening")
-        ),
-        ("transfer", lambda value: value in TRANSFERS, f"one of {', '.join(TRANSFERS)}"),
-    ):
-        if name in NETWORK_OPTIONS and checked.get(name) is None:
-            continue
-        if name in checked and not fits(checked[name]):
-            raise ValueError(f"`{name}` must be {expected}. Received: {name}={checked[name]!r}.")
+    for names, fits, expected in LIMITS:
+        for name in names:
+            as_published = name in NETWORK_OPTIONS and checked.get(name) is None
+            if name in checked and not as_published and not fits(checked[name]):
+                raise ValueError(f"`{name}` must be {expected}. Received: {name}={checked[name]!r}.")
     return checked
 
 
