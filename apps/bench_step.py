@@ -75,20 +75,26 @@ def figures_of(recipe: Recipe, size: tuple[int, int] | None, rounds: int) -> lis
     for _ in range(2):  # compile, warm up
         model.train_on_batch(*batch)
     for _ in range(rounds):
-        operations, whole = trace(lambda: model.train_on_batch(*batch), STEPS)
-        for kind, share in by_kind(operations, model, whole).items():
-            seconds[kind].append(share)
-        begun = time.perf_counter()
-        for _ in range(STEPS):
-            model.train_on_batch(*next(batches))
-        with_pipeline = time.perf_counter() - begun
-        seconds[PIPELINE].append(with_pipeline - whole)
+        operations, traced = trace(lambda: model.train_on_batch(*batch), STEPS)
+        alone = seconds_of(lambda: model.train_on_batch(*batch), STEPS)
+        with_pipeline = seconds_of(lambda: model.train_on_batch(*next(batches)), STEPS)
+        for kind, spent in by_kind(operations, model, traced).items():
+            seconds[kind].append(spent * alone / traced)  # the trace takes time of its own
+        seconds[PIPELINE].append(with_pipeline - alone)
         seconds["all"].append(with_pipeline)
     figures = []
-    for kind, spent in seconds.items():
-        each = np.array(spent) / STEPS / recipe.batch_size * 1e6
+    for kind, measured in seconds.items():
+        each = np.array(measured) / STEPS / recipe.batch_size * 1e6
         figures.append(Figure(kind, float(np.median(each)), float(each.min()), float(each.max()), "us/picture"))
     return sorted(figures, key=lambda figure: -figure.median)
+
+
+def seconds_of(step: Callable[[], object], steps: int) -> float:
+    """How long so many steps take."""
+    begun = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return time.perf_counter() - begun
 
 
 def trace(step: Callable[[], object], steps: int) -> tuple[list[Operation], float]:
@@ -98,10 +104,7 @@ def trace(step: Callable[[], object], steps: int) -> tuple[list[Operation], floa
 
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
-            begun = time.perf_counter()
-            for _ in range(steps):
-                step()
-            whole = time.perf_counter() - begun
+            whole = seconds_of(step, steps)
         (path,) = Path(folder).rglob("*.xplane.pb")
         space = xplane_pb2.XSpace.FromString(path.read_bytes())
     operations = []

@@ -66,7 +66,7 @@ def compete(
     ] = None,
     width: Annotated[
         float | None,
-        typer.Option(help="Multiplies the filters of every layer.", show_default="by the size of the pictures"),
+        typer.Option(help="Multiplies the filters of every layer.", show_default="by network and size of the pictures"),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the pictures.", show_default="by their number")
@@ -75,7 +75,9 @@ def compete(
     image_size: ImageSize = None,
     lr: Annotated[
         float | None,
-        typer.Option(help="Highest learning rate of the one-cycle schedule.", show_default="by batch size"),
+        typer.Option(
+            help="Highest learning rate of the one-cycle schedule.", show_default="by optimiser, epochs and batch size"
+        ),
     ] = None,
     flip: Annotated[
         bool | None,

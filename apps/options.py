@@ -53,7 +53,9 @@ Strict = Annotated[bool, typer.Option("--strict", help="Stop when a row or pictu
 ImageSize = Annotated[
     str | None,
     typer.Option(
-        metavar="HEIGHTxWIDTH", help="Pixels to resize to, as 128 or 128x96.", show_default="their own, to 64"
+        metavar="HEIGHTxWIDTH",
+        help="Pixels to resize to, as 128 or 128x96.",
+        show_default="their own, reduced as suits the network",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]

@@ -77,7 +77,10 @@ RECIPES: dict[str, Choices] = {
         "hardest_from": 0.3,
         "crop": 4,
         "cutout": 12,
+        # A longer training takes a higher rate of kernels; those of shifts and head stay.
         "lr": 0.12,
+        "bias_rate": 220.0,
+        "head_rate": 3.5,
     },
     "digits": {
         "model": "resnet9",

@@ -56,12 +56,11 @@ def test_operations_at_the_same_time_share_it(model) -> None:
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's trace")
-def test_parts_of_a_real_step_add_up_to_it() -> None:
+def test_parts_of_a_real_step_are_no_more_than_it() -> None:
     choices = {**RECIPES["cifar10-fast"], "width": 0.25, "batch_size": 32, "precision": "float32"}
     recipe = resolve(choices, 45_000, (32, 32), [["cat", "dog"]])
     figures = {figure.name: figure.median for figure in bench_step.figures_of(recipe, (16, 16), rounds=1)}
-    whole = figures.pop("all")
-    assert sum(figures.values()) == pytest.approx(whole)
+    assert 0 <= figures[bench_step.WAITING] < figures["all"]
     for kind in ("convolutions", "BatchNorm", "activations", "pooling", "optimiser"):
         assert figures[kind] > 0, kind
     assert figures["convolutions"] == max(figures[kind] for kind in ("convolutions", "BatchNorm", "activations"))

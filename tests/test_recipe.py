@@ -36,7 +36,17 @@ def test_picture_costs_about_the_same_whatever_its_size(own, size, width) -> Non
     assert resolve({"model": "resnet18"}, 1000, own, [ANIMALS]).image_size == own
 
 
-def test_tiny_pictures_get_a_network_that_reduces_them_less() -> None:
+def test_long_thin_pictures_get_a_crop_and_views_that_fit() -> None:
+    assert resolve({}, 1000, (128, 8), [ANIMALS]).crop == 7
+    assert resolve({"image_size": (512, 8)}, 1000, (32, 32), [ANIMALS]).views == 7
+
+
+def test_default_network_is_trained_to_the_end() -> None:
+    assert resolve({}, 1000, (32, 32), [ANIMALS]).patience == 0
+    assert resolve({"model": "resnet9"}, 1000, (32, 32), [ANIMALS]).patience == 10
+
+
+def test_pictures_too_small_for_the_default_network_get_another() -> None:
     for chosen, own in (({}, (8, 8)), ({"image_size": (64, 15)}, (32, 32))):
         recipe = resolve(chosen, 1000, own, [ANIMALS])
         assert (recipe.model, recipe.optimizer, recipe.frozen_scale) == ("resnet9", "nesterov", None)
@@ -68,7 +78,7 @@ def test_rate_grows_with_the_batch_as_suits_the_optimiser(optimizer, growth) -> 
     chosen = {"optimizer": optimizer}
     one, four = (resolve({**chosen, "batch_size": size}, 45_000, (32, 32), [ANIMALS]) for size in (64, 256))
     assert four.lr == pytest.approx(growth * one.lr)
-    if optimizer == "muon_sgd":  # what else moves does so by SGD
+    if optimizer == "muon_sgd":
         assert four.lr * four.bias_rate == pytest.approx(2 * one.lr * one.bias_rate)
         assert four.lr * four.head_rate == pytest.approx(2 * one.lr * one.head_rate)
 

@@ -129,7 +129,3 @@ def test_training_that_stops_early_says_so(data, tmp_path, monkeypatch, capsys) 
     trained = training.train(recipe, data, index[:40], index[40:], tmp_path, Console())
     assert (len(trained.history), trained.best_epoch) == (2, 1)
     assert "training: stopped early: no epoch after 1 was better" in capsys.readouterr().out
-
-
-def test_rate_that_falls_to_nothing_is_never_cut_short() -> None:
-    assert resolve({}, 1000, (32, 32), list(CLASSES.values())).patience == 0
