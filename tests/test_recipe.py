@@ -1,13 +1,14 @@
 """Recipes: what nobody chose suits the data, what somebody chose is kept, what does not fit is refused."""
 
 import json
+from dataclasses import fields
 
 import keras
 import numpy as np
 import pytest
 
 import kerascnn
-from apps.recipe import NETWORK_OPTIONS, check_choices, load_choices
+from apps.recipe import LIMITS, NETWORK_OPTIONS, Recipe, check_choices, load_choices
 from apps.resolve import resolve
 from apps.run_folder import kept_choices
 
@@ -39,6 +40,13 @@ def test_picture_costs_about_the_same_whatever_its_size(own, size, width) -> Non
 def test_long_thin_pictures_get_a_crop_and_views_that_fit() -> None:
     assert resolve({}, 1000, (128, 8), [ANIMALS]).crop == 7
     assert resolve({"image_size": (512, 8)}, 1000, (32, 32), [ANIMALS]).views == 7
+
+
+def test_every_limit_is_of_a_field() -> None:
+    limited = [name for names, _, _ in LIMITS for name in names]
+    assert len(set(limited)) == len(limited)
+    free = {field.name for field in fields(Recipe)} - set(limited)
+    assert free == {"model", "activation", "initializer", "flip", "vertical_flip"}  # names of Keras and of networks
 
 
 def test_default_network_is_trained_to_the_end() -> None:
