@@ -20,15 +20,16 @@ from apps.resolve import resolve
 from apps.training import training_batches
 
 PICTURES = 45_000  # to train on, in the competition that both are compared by
+RECIPE = "cifar10-fast"
 CLASSES = {"label": [f"class {number}" for number in range(10)]}
 # airbench94, https://arxiv.org/abs/2404.00498: 9.9 epochs in batches of 1024.
 REFERENCE_EPOCHS, REFERENCE_BATCH = 9.9, 1024
 REFERENCE = "PyTorch, airbench94"
 
 
-def bench_train(rounds: int, console: Console, recipe_name: str = "cifar10-fast") -> dict[str, list[Figure]]:
+def bench_train(rounds: int, console: Console) -> dict[str, list[Figure]]:
     """Speed of both steps, ours with its pipeline and at every size of picture, and the time of both trainings."""
-    recipe = resolve({**RECIPES[recipe_name], "val": 0.0}, PICTURES, (32, 32), list(CLASSES.values()))
+    recipe = resolve({**RECIPES[RECIPE], "val": 0.0}, PICTURES, (32, 32), list(CLASSES.values()))
     pictures: dict[tuple[int, int] | None, int] = {}  # trained on in the whole training, by size
     for phase in phases(recipe):
         seen = (phase.epochs[1] - phase.epochs[0]) * steps_of(recipe, phase, PICTURES) * recipe.batch_size
@@ -44,13 +45,13 @@ def bench_train(rounds: int, console: Console, recipe_name: str = "cifar10-fast"
     title = f"Training steps on CIFAR-10, {recipe.precision}"
     print_figures(title, speeds, console, REFERENCE)
     ours = sum(seen / figure.median for seen, figure in zip(pictures.values(), speeds, strict=False))
-    times = [Figure(f"kerascnn, {recipe_name}: {recipe.epochs} epochs", ours, ours, ours, unit="s")]
+    times = [Figure(f"kerascnn, {RECIPE}: {recipe.epochs} epochs", ours, ours, ours, unit="s")]
     if bench_pytorch.INSTALLED:
         theirs = REFERENCE_EPOCHS * PICTURES / speeds[-1].median
         times.append(Figure(f"{REFERENCE}: {REFERENCE_EPOCHS} epochs", theirs, theirs, theirs, unit="s"))
     whole = f"Projected time of the whole training, {PICTURES:,} pictures"
     print_figures(whole, times, console, times[-1].name)
-    console.say(f"kerascnn trains in {duration(ours)}.")
+    console.say(f"kerascnn trains in {duration(ours)}. What these epochs reach: apps/README.md, Recipes.")
     return {title: speeds, whole: times}
 
 

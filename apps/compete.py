@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 import pipelines
@@ -69,6 +70,8 @@ def compete(
     Raises:
         ValueError, FileNotFoundError: The data or the choices do not fit, before any training.
     """
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise ValueError(f"`compete` exports TensorFlow's format: set KERAS_BACKEND=tensorflow. Received: {backend}.")
     console = console or Console()
     began = time.monotonic()
     if "model" in choices:

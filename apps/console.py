@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -39,8 +39,7 @@ class Console:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
         )
         with Progress(*columns, console=self._rich, transient=True) as bar:
             yield Bar(self, what, total, bar)
@@ -51,20 +50,20 @@ class Bar:
 
     def __init__(self, console: Console, what: str, total: int, bar: Progress | None = None) -> None:
         self._console, self._what, self._total, self._bar = console, what, total, bar
-        self._bar_id = bar.add_task(what, total=total) if bar else None
+        self._bar_id = bar.add_task(what, total=total, left="") if bar else None
         self._start = self._last_line = time.monotonic()
 
-    def update(self, done: int, note: str = "") -> None:
-        """Say how much is done, with a short note."""
-        if self._bar is not None and self._bar_id is not None:
-            self._bar.update(self._bar_id, completed=done, description=f"{self._what} {note}".rstrip())
-            return
+    def update(self, done: int, note: str = "", left: float | None = None) -> None:
+        """Say how much is done, with a short note; seconds `left` where the caller knows better than at this pace."""
         now = time.monotonic()
-        if now - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = now
+        if left is None:
             left = (now - self._start) * (self._total - done) / max(done, 1)
-            what = f"{self._what} {note}".rstrip()
-            self._console.say(f"  {what}, {done:,} of {self._total:,}, {duration(left)} left")
+        what, still = f"{self._what} {note}".rstrip(), f"{duration(left)} left"
+        if self._bar is not None and self._bar_id is not None:
+            self._bar.update(self._bar_id, completed=done, description=what, left=still)
+        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self._console.say(f"  {what}, {done:,} of {self._total:,}, {still}")
 
 
 def duration(seconds: float) -> str:

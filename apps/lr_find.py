@@ -10,7 +10,7 @@ import keras
 import pipelines
 from apps import files
 from apps.console import Console
-from apps.network import build_network, compile_network
+from apps.network import build_network, compile_network, whiten
 from apps.plan import make_plan, print_plan
 from apps.recipes import Choices
 from apps.training import training_batches
@@ -55,6 +55,7 @@ def lr_find(
     recipe, data = plan.recipe, plan.data.with_keras_names()
     keras.utils.set_random_seed(recipe.seed)
     model = build_network(recipe, data, recipe.precision)
+    whiten(model, data)
     compile_network(model, recipe, data.num_classes, steps)
     batches = training_batches(recipe, data, plan.splits[0][0])
     with console.progress("range test", steps) as bar:

@@ -1,5 +1,6 @@
 """The network of a recipe: built for its data, checked before any training, and compiled."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -24,7 +25,8 @@ def build_network(recipe: Recipe, data: Data, precision: str, any_size: bool = F
     """The recipe's network with the normalisation of these pictures, computing in `precision`.
 
     With `transfer` it has the published weights and their normalisation, and what they leave is frozen. With
-    `any_size` it takes pictures of every size, which networks that flatten them cannot.
+    `any_size` it takes pictures of every size, which networks that flatten them cannot. Before it is trained,
+    `whiten` fits its first layer.
     """
     mean, std = data.statistics
     policy = keras.config.dtype_policy()
@@ -33,11 +35,14 @@ def build_network(recipe: Recipe, data: Data, precision: str, any_size: bool = F
         model = _build(recipe, data.num_classes, ANY_SIZE if any_size else recipe.image_size, mean=mean, std=std)
     finally:
         keras.config.set_dtype_policy(policy)
-    if any(isinstance(layer, PatchWhitening) for layer in model.layers):
-        height, width = recipe.image_size
-        some = evenly_spaced(data.pictures, max(1, PIXELS // (height * width)))
-        kerascnn.fit_whitening(model, np.concatenate([*read_batches(some, 100)]))
     return model if recipe.transfer == "none" else kerascnn.transfer(model, recipe.transfer)
+
+
+def whiten(model: keras.Model, data: Data) -> None:
+    """Fit the whitening of a network that has one to some of the pictures."""
+    if any(isinstance(layer, PatchWhitening) for layer in model.layers):
+        some = evenly_spaced(data.pictures, max(1, PIXELS // math.prod(data.pictures.shape[1:3])))
+        kerascnn.fit_whitening(model, np.concatenate([*read_batches(some, 100)]))
 
 
 def check_network(recipe: Recipe, num_classes: Mapping[str, int]) -> None:
@@ -73,7 +78,8 @@ def compile_network(
         loss={head: keras.losses.CategoricalCrossentropy(from_logits=True, name=head) for head in classes},
         loss_weights={head: 1 / len(classes) for head in classes},
         weighted_metrics=metrics,
-        jit_compile=False,
+        # On processors XLA makes TensorFlow's step slower; JAX without it runs every operation on its own.
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
 
 

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from apps.recipes import RECIPES
+
 Data = Annotated[
     str,
     typer.Argument(
@@ -28,9 +30,7 @@ IdColumn = Annotated[
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option(
-        help="`default`, `digits`, `cifar10-fast`, `cifar10-classic`, `cifar10-best`, or the recipe.json of a run."
-    ),
+    typer.Option(help=f"{', '.join(f'`{name}`' for name in RECIPES)}, or the recipe.json of a run."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -89,12 +89,11 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 def recipe_choices(data: str, recipe: str | None, settings: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
     """Checked fields of the recipe: those of a named recipe, then `--set`, then options of their own."""
-    from apps.recipe import check_choices, load_choices, parse_settings
-    from apps.recipes import RECIPES
+    from apps.recipe import check_choices, load_choices, override, parse_settings
 
     base = load_choices(recipe or (data if data in RECIPES else "default"))
     chosen = {field: value for field, value in given.items() if value is not None}
-    return dict(check_choices({**base, **parse_settings(settings or ()), **chosen}))
+    return dict(check_choices(override(base, {**parse_settings(settings or ()), **chosen})))
 
 
 def parse_val(text: str | None) -> float | str | None:

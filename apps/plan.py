@@ -15,7 +15,7 @@ from apps.augmentation import augmentation
 from apps.console import Console, duration, percent
 from apps.data import Data
 from apps.network import build_network, check_network
-from apps.phases import phases
+from apps.phases import phases, steps_of
 from apps.recipe import Recipe
 from apps.recipes import Choices
 from apps.resolve import resolve
@@ -180,7 +180,8 @@ def print_plan(plan: Plan, console: Console) -> None:
             console.say(f"          epochs {part[0].epochs[0] + 1} to {part[-1].epochs[1]} at {size[0]}x{size[1]}")
     if hard := [phase for phase in phases(recipe) if phase.share < 1]:
         console.say(
-            f"          from epoch {hard[0].epochs[0] + 1} on the hardest {percent(recipe.hardest)} of the pictures"
+            f"          from epoch {hard[0].epochs[0] + 1} on the hardest {percent(recipe.hardest)} of the pictures, "
+            f"{steps_of(recipe, hard[0], len(train_index))} steps"
         )
 
 

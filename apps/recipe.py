@@ -18,6 +18,11 @@ BALANCES = ("none", "weights", "sampling")
 FLIPS = ("random", "alternating")
 CURVES = ("cosine", "linear")
 OPTIMIZERS = ("nesterov", "muon_sgd", "adamw")
+# Values of these fields suit one optimiser, or one norm, and no other.
+SETTLED_FOR = {
+    "optimizer": ("lr", "momentum", "bias_rate", "head_rate", "weight_decay"),
+    "norm": ("frozen_scale",),
+}
 NORMS = ("batch", "layer", "group", "none")
 TRANSFERS = ("none", "all", "last", "relearn")
 # Fields that are options of the network; what is None is as the network was published.
@@ -233,6 +238,20 @@ def load_choices(name: str) -> Choices:
     if not isinstance(values, dict):
         raise ValueError(f"{name} must hold one JSON object of recipe fields.")
     return check_choices(values)
+
+
+def override(base: Choices, chosen: Choices) -> Choices:
+    """The choices of a recipe with others on top; what it settles for its optimiser, or its norm, goes with that.
+
+    >>> override({"optimizer": "nesterov", "lr": 0.4, "epochs": 24}, {"optimizer": "adamw"})
+    {'epochs': 24, 'optimizer': 'adamw'}
+    """
+    left = dict(base)
+    for name, settled in SETTLED_FOR.items():
+        if name in chosen and chosen[name] != base.get(name):
+            for other in (name, *settled):
+                left.pop(other, None)
+    return {**left, **chosen}
 
 
 def check_choices(choices: Choices) -> Choices:

@@ -45,11 +45,13 @@ def resolve(
     size = choices.get("image_size", size)
     small = max(size) <= SMALL
     batch_size = min(choices.get("batch_size", suitable_batch_size(pictures)), pictures)
-    special = AIRBENCH if airbench else {}
+    special = dict(AIRBENCH) if airbench else {}
+    if airbench and choices.get("norm") not in (None, "batch"):
+        special["frozen_scale"] = 0.0
     # About 200,000 pictures seen, which two CPU cores compute in some ten minutes.
     epochs = choices.get("epochs", min(60, max(8, 200_000 // max(pictures, 1))))
     optimizer = choices.get("optimizer", special.get("optimizer", "nesterov"))
-    rates = suitable_rates(optimizer, epochs, batch_size)
+    rates = suitable_rates(optimizer, epochs, batch_size, choices.get("lr"))
     suitable = {
         "model": model,
         # Half the width is four times as fast as the full one, for one or two points of accuracy. A picture of the
@@ -112,8 +114,8 @@ def _check_together(recipe: Recipe) -> None:
         raise ValueError("`mixup` and `cutmix` mix pictures of one batch: `batch_size` must be at least 2.")
 
 
-def suitable_rates(optimizer: str, epochs: int, batch_size: int) -> dict[str, float]:
-    """Rates and weight decay that suit an optimiser, by name of the field.
+def suitable_rates(optimizer: str, epochs: int, batch_size: int, lr: float | None = None) -> dict[str, float]:
+    """Rates and weight decay that suit an optimiser, by name of the field; with the rate `lr` where one was chosen.
 
     The rates of Nesterov's momentum grow with the batch (https://arxiv.org/abs/1706.02677), AdamW's with its root
     (https://arxiv.org/abs/2205.10287). The kernels of muon_sgd turn by the rate in every step whatever the batch; the
@@ -126,7 +128,7 @@ def suitable_rates(optimizer: str, epochs: int, batch_size: int) -> dict[str, fl
         return {"lr": 0.6 * batches}
     if optimizer == "adamw":
         return {"lr": 2e-3 * math.sqrt(batches), "weight_decay": 0.05}
-    rate = 0.02 * math.sqrt(epochs)
+    rate = lr or 0.02 * math.sqrt(epochs)
     shifts, head = 19 * math.sqrt(batches), 0.45 * math.sqrt(batches)
     return {"lr": rate, "bias_rate": shifts / rate, "head_rate": head / rate, "weight_decay": 2.4e-3}
 

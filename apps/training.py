@@ -1,6 +1,7 @@
 """Train one network on one split, with `model.fit`."""
 
 import itertools
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
 from apps.data import Data
-from apps.network import build_network, compile_network
+from apps.network import build_network, compile_network, whiten
 from apps.phases import phases, steps_of
 from apps.recipe import Recipe
 from callbacks import Checkpoint, EarlyStopping, HardestExamples, OneTraining, TerminateOnDivergence
@@ -57,11 +58,12 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, batch_size=min(recipe.batch_size, len(train_index)))
     data = data.with_keras_names()
-    held_out = data.take(val_index)
     keras.utils.set_random_seed(recipe.seed)
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
+    whiten(model, data)
     hardest = HardestExamples(len(train_index)) if recipe.hardest < 1 else None
-    steps = [steps_of(recipe, phase, len(train_index)) for phase in phases(recipe) for _ in range(*phase.epochs)]
+    each = [phase for phase in phases(recipe) for _ in range(*phase.epochs)]
+    steps = [steps_of(recipe, phase, len(train_index)) for phase in each]
     compile_network(model, recipe, data.num_classes, sum(steps), hardest)
 
     stopping = EarlyStopping(
@@ -72,7 +74,8 @@ def train(
         # While the pictures are small no epoch can be the best one.
         start_epoch=next(phase.epochs[0] for phase in phases(recipe) if phase.size is None),
     )
-    progress = EpochLog(console, what, steps, list(data.classes))
+    work = [count * math.prod(phase.size or recipe.image_size) for count, phase in zip(steps, each, strict=True)]
+    progress = EpochLog(console, what, steps, list(data.classes), work)
     divergence = TerminateOnDivergence()
     watched: dict[str, Any] = {"log": progress, "divergence": divergence}
     watched |= {"hardest": hardest} if hardest else {}
@@ -83,48 +86,63 @@ def train(
         console.say(f"  {what}: going on after epoch {first_epoch} of {recipe.epochs}")
     start = time.monotonic() - progress.seconds_before
     if first_epoch < recipe.epochs and not stopped:
-        watch = make_eval(held_out.pictures, held_out.labels, data.num_classes) if len(val_index) else None
         one = OneTraining([*watched.values(), checkpoint], add_history=True, model=model, verbose=0)
-        size: Any = None
         with console.progress(what, sum(steps)) as progress.bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
-            for phase in phases(recipe, first_epoch):
-                begin, end = phase.epochs
-                only = None
-                if hardest:
-                    only = hardest.choose(phase.share)
-                    hardest.order = places_of_epoch(only, recipe.batch_size, recipe.seed, begin)
-                if size != phase.size:
-                    # The step of another size is another graph: it knows the size, and takes the faster kernels.
-                    model.make_train_function(force=True)
-                    size = phase.size
-                one.set_params({"epochs": recipe.epochs, "steps": steps[begin], "verbose": 0})
-                model.fit(
-                    training_batches(recipe, data, train_index, begin, size, only),
-                    steps_per_epoch=steps[begin],
-                    epochs=end,
-                    initial_epoch=begin,
-                    validation_data=watch,
-                    callbacks=one,
-                    verbose=0,
-                    shuffle=False,
-                )
-                if model.stop_training:
-                    break
-            one.finish()
+            _fit(model, recipe, data, train_index, val_index, one, first_epoch, hardest)
         if divergence.message:
             raise ValueError(f"{divergence.message} With `--lr` that is a new run.")
     elif len(val_index) and stopping.best_weights is not None:
         model.set_weights(stopping.best_weights)
     finished = build_network(recipe, data, "float32")
     finished.set_weights(model.get_weights())
-    seconds = time.monotonic() - start
     pictures = sum(steps[: len(progress.history)]) * recipe.batch_size
     speed = pictures / max(sum(row["seconds"] for row in progress.history), 1e-9)
     best = len(progress.history) if stopping.best_epoch is None else stopping.best_epoch + 1
     if len(progress.history) < recipe.epochs:
         console.say(f"  {what}: stopped early: no epoch after {best} was better")
-    return Trained(finished, progress.history, best, seconds, speed)
+    return Trained(finished, progress.history, best, time.monotonic() - start, speed)
+
+
+def _fit(
+    model: keras.Model,
+    recipe: Recipe,
+    data: Data,
+    train_index: np.ndarray,
+    val_index: np.ndarray,
+    callbacks: OneTraining,
+    first_epoch: int,
+    hardest: HardestExamples | None,
+) -> None:
+    """What is left of the training from `first_epoch` on: a `fit` for every phase, one training for the callbacks."""
+    held_out = data.take(val_index)
+    watch = make_eval(held_out.pictures, held_out.labels, data.num_classes) if len(val_index) else None
+    size: tuple[int, int] | None = None
+    for phase in phases(recipe, first_epoch):
+        begin, end = phase.epochs
+        only = None
+        if hardest:
+            only = hardest.choose(phase.share)
+            hardest.order = places_of_epoch(only, recipe.batch_size, recipe.seed, begin)
+        if size != phase.size:
+            # The step of another size is another graph: it knows the size, and takes the faster kernels.
+            model.make_train_function(force=True)
+            size = phase.size
+        steps = steps_of(recipe, phase, len(train_index))
+        callbacks.set_params({"epochs": recipe.epochs, "steps": steps, "verbose": 0})
+        model.fit(
+            training_batches(recipe, data, train_index, begin, size, only),
+            steps_per_epoch=steps,
+            epochs=end,
+            initial_epoch=begin,
+            validation_data=watch,
+            callbacks=callbacks,
+            verbose=0,
+            shuffle=False,
+        )
+        if model.stop_training:
+            break
+    callbacks.finish()
 
 
 def training_batches(
@@ -190,11 +208,27 @@ def mean_accuracy(logs: Mapping[str, float], heads: Sequence[str], prefix: str =
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Record every epoch and show the progress: steps (so many an epoch) on a bar, a line for every epoch."""
+    """Record every epoch and show the progress: steps on a bar, a line for every epoch.
 
-    def __init__(self, console: Console, what: str, steps: Sequence[int], heads: Sequence[str]) -> None:
+    Args:
+        console: Where to show it.
+        what: How to call the training.
+        steps: Of every epoch.
+        heads: Whose accuracy is shown, the mean.
+        work: How long every epoch takes compared to the others; as its steps where it is None.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        what: str,
+        steps: Sequence[int],
+        heads: Sequence[str],
+        work: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.console, self.what, self.steps, self.heads = console, what, steps, heads
+        self.work = steps if work is None else work
         self.epochs = len(steps)
         self.history: list[dict[str, float]] = []
         self.seconds_before = 0.0
@@ -217,6 +251,7 @@ class EpochLog(keras.callbacks.Callback):
             self.bar.update(
                 sum(self.steps[: self._epoch]) + batch + 1,
                 f"epoch {self._epoch + 1} of {self.epochs} · loss {logs['loss']:.3f}",
+                self._seconds_left(self._epoch, (batch + 1) / self.steps[self._epoch]),
             )
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -230,16 +265,19 @@ class EpochLog(keras.callbacks.Callback):
             "seconds": self._training_seconds,
         }
         self.history.append(row)
-        now = time.monotonic()
-        done = sum(self.steps[self._done_before : epoch + 1])
-        left = (now - self._began) / done * sum(self.steps[epoch + 1 :])
         accuracy = f"accuracy {percent(mean_accuracy(logs, self.heads))}"
         if any(name.startswith("val_") for name in logs):
             accuracy += f", validation {percent(mean_accuracy(logs, self.heads, 'val_'))}"
         self.console.say(
             f"  {self.what}: epoch {epoch + 1} of {self.epochs}, loss {logs['loss']:.4f}, {accuracy}, "
-            f"{duration(now - self._epoch_began)}, {duration(left)} left"
+            f"{duration(time.monotonic() - self._epoch_began)}, {duration(self._seconds_left(epoch, 1.0))} left"
         )
+
+    def _seconds_left(self, epoch: int, share: float) -> float:
+        """After a share of an epoch, if the rest goes as this sitting went so far."""
+        done = sum(self.work[self._done_before : epoch]) + share * self.work[epoch]
+        left = sum(self.work[epoch:]) - share * self.work[epoch]
+        return (time.monotonic() - self._began) * left / done
 
     def get_state(self) -> dict[str, Any]:
         """The log so far, for the checkpoint."""

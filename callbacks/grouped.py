@@ -40,8 +40,12 @@ class Grouped(_Base):
         """Show Keras' arguments and those of this class in `help`."""
         super().__init_subclass__(**options)
         own = [one for one in inspect.signature(Grouped.__init__).parameters.values() if one.kind is one.KEYWORD_ONLY]
-        theirs = [one for one in _keras_signature(cls).parameters.values() if one.kind is not one.VAR_KEYWORD]
-        cls.__signature__ = inspect.Signature([*theirs[1:], *own])
+        theirs = list(_keras_signature(cls).parameters.values())[1:]
+        if "__init__" in vars(cls):  # with arguments of its own first, all others by name
+            first = list(inspect.signature(cls.__init__).parameters.values())[1:-1]
+            names = [one.name for one in first]
+            theirs = [*first, *(one.replace(kind=one.KEYWORD_ONLY) for one in theirs if one.name not in names)]
+        cls.__signature__ = inspect.Signature([*(one for one in theirs if one.name != "kwargs"), *own])
 
     def __init__(
         self,

@@ -67,14 +67,16 @@ class HardestExamples(StatefulCallback):
     """Remember the last loss of every training example; `choose` names the hardest, for the next epoch.
 
     An example that is left out keeps its loss, and comes back when those of the others have fallen below it. One that
-    has not been seen yet is harder than all others. Compile the model with `metric()` for every output, and before
-    every `fit` of one epoch say in `order` which examples its batches hold.
+    has not been seen yet is harder than all others. Compile the model with `metric()` for every output; `fit` every
+    epoch on its own, all with the same `OneTraining`, since a training that begins anew forgets the losses; before
+    each, say in `order` which examples its batches hold.
 
     Args:
         count: Of the training examples.
 
     Source: Selective-Backprop, https://arxiv.org/abs/1910.00762, with the losses of the last time instead of another
-    forward pass; as in airbench96_faster, https://github.com/KellerJordan/cifar10-airbench
+    forward pass. (airbench96_faster, https://github.com/KellerJordan/cifar10-airbench, chooses half of every batch by
+    the losses of a smaller network.)
 
     >>> hardest = HardestExamples(4)
     >>> hardest.losses[:] = [0.5, 2.0, 0.1, 1.0]
@@ -89,7 +91,6 @@ class HardestExamples(StatefulCallback):
             raise ValueError(f"`count` must be at least 1. Received: count={count}.")
         self.count = count
         self.order: np.ndarray | None = None
-        self._metrics: list[ExampleLoss] = []
         super().__init__()
 
     def reset(self) -> None:
@@ -98,8 +99,7 @@ class HardestExamples(StatefulCallback):
 
     def metric(self, loss: Callable[[Any, Any], Any] | None = None) -> ExampleLoss:
         """A metric for one output of the model; the losses (`ExampleLoss`) of several outputs are added."""
-        self._metrics.append(ExampleLoss(self.count, loss))
-        return self._metrics[-1]
+        return ExampleLoss(self.count, loss)
 
     def choose(self, share: float) -> np.ndarray:
         """The examples of highest loss, in ascending order: `round(share * count)`, at least one."""
@@ -118,7 +118,9 @@ class HardestExamples(StatefulCallback):
         if batch + 1 != steps:
             return
         model = self.model  # on JAX, the metrics have the values of the last step once the model has been asked for
-        if not self._metrics:
+        compiled = [one for group in model.metrics for one in getattr(group, "metrics", [group])]
+        metrics = [one for one in compiled if isinstance(one, ExampleLoss)]
+        if not metrics:
             raise ValueError(f"Compile {model.name!r} with `metric()` of HardestExamples for every output.")
-        seen = self.order[: int(ops.convert_to_numpy(self._metrics[0].seen))]
-        self.losses[seen] = sum(ops.convert_to_numpy(one.losses)[: len(seen)] for one in self._metrics)
+        seen = self.order[: int(ops.convert_to_numpy(metrics[0].seen))]
+        self.losses[seen] = sum(ops.convert_to_numpy(one.losses)[: len(seen)] for one in metrics)

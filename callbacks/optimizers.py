@@ -161,8 +161,9 @@ class MuonSGD(SGD):
 
     Args:
         learning_rate: A float or a schedule; 0.24 for batches of 2,000 in the source.
-        momentum: A float in (0, 1); 0.6 there.
-        iterations: Of Newton and Schulz, which make a matrix nearly orthogonal: singular values of about 0.5 to 1.5.
+        momentum: A float in (0, 1); in the source 0.6 for kernels and 0.85 for all other weights.
+        iterations: Of Newton and Schulz, which bring the larger singular values to about 0.5 to 1.5; one of less than
+            a hundredth of the norm needs more than three of them.
         **kwargs: As in `callbacks.SGD`.
 
     Source: https://kellerjordan.github.io/posts/muon/ in the form of airbench94_muon,

@@ -31,6 +31,9 @@ def airbench(
     """A group of two or three convolutions for each of `filters`, then the largest value of every map."""
     check_size(x, 2 ** len(filters), "airbench behind its whitening" if net.whitening else "airbench")
     check_choice("convolutions", convolutions, (2, 3))
+    if convolutions == 2 and (net.stochastic_depth or net.se):
+        option = "se" if net.se else "stochastic_depth"
+        raise ValueError(f"`{option}` is for residual branches; groups of two convolutions have none.")
     drops = net.drop_rates(len(filters))
     for number, (count, drop) in enumerate(zip(filters, drops, strict=True), start=1):
         x = group(net, x, count, convolutions, drop, name=f"group{number}")
@@ -53,5 +56,4 @@ VARIANTS = {
 }
 for _name, (_filters, _convolutions, _momentum, _parameters) in VARIANTS.items():
     _options = {**COMMON, "filters": _filters, "convolutions": _convolutions, "momentum": _momentum}
-    _residual = _convolutions == 3
-    register(_name, Network(airbench, _parameters, 10, (32, 32, 3), options=_options, residual=_residual))
+    register(_name, Network(airbench, _parameters, 10, (32, 32, 3), options=_options, residual=True))

@@ -146,7 +146,7 @@ class Net:
             padding=padding,
             groups=groups,
             use_bias=bias or self.norm == "none",
-            kernel_initializer=get_initializer(initializer or self.initializer),
+            kernel_initializer=get_initializer(initializer or self.initializer, groups),
             kernel_regularizer=self._penalty(),
             name=name,
         )(x)

@@ -17,6 +17,7 @@ class Dirac(keras.initializers.Initializer):
 
     Args:
         seed: Of the random filters; None takes Keras' global seed.
+        groups: Of a grouped convolution, the filters of each of which are treated so; they divide the filters.
 
     Source: as in 94% on CIFAR-10 in 3.29 Seconds, https://arxiv.org/abs/2404.00498, section 3.3
 
@@ -25,26 +26,28 @@ class Dirac(keras.initializers.Initializer):
     ([1.0, 0.0, 0.0, 1.0], 2.0)
     """
 
-    def __init__(self, seed: int | None = None) -> None:
-        self.seed = seed
+    def __init__(self, seed: int | None = None, groups: int = 1) -> None:
+        self.seed, self.groups = seed, groups
         self._random = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed)
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> keras.KerasTensor:
         """The kernel."""
-        inputs, filters = shape[-2:]
+        *window, inputs, filters = shape
+        filters //= self.groups
         handed_on = min(inputs, filters)
         identity = ops.eye(inputs, handed_on, dtype=dtype)
-        window = shape[:-2]
-        before = [(size // 2, size - 1 - size // 2) for size in window]
-        identity = ops.reshape(identity, (*(1 for _ in window), inputs, handed_on))
-        identity = ops.pad(identity, [*before, (0, 0), (0, 0)])
-        if filters == handed_on:
-            return identity
-        return ops.concatenate([identity, self._random(shape, dtype)[..., handed_on:]], axis=-1)
+        around = [(size // 2, size - 1 - size // 2) for size in window]
+        identity = ops.reshape(identity, (*(1 for _ in window), inputs, 1, handed_on))
+        identity = ops.pad(identity, [*around, (0, 0), (0, 0), (0, 0)])
+        identity = ops.repeat(identity, self.groups, axis=-2)
+        if filters > handed_on:
+            values = ops.reshape(self._random(shape, dtype), (*window, inputs, self.groups, filters))
+            identity = ops.concatenate([identity, values[..., handed_on:]], axis=-1)
+        return ops.reshape(identity, shape)
 
     def get_config(self) -> dict[str, Any]:
-        """With the seed."""
-        return {"seed": self.seed}
+        """The constructor's arguments."""
+        return {"seed": self.seed, "groups": self.groups}
 
 
 @_register
@@ -57,7 +60,7 @@ class EveryChannel(keras.initializers.Initializer):
     def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
         """Values for (height, width, channels, 1): those for one input channel and as many filters."""
         height, width, channels, multiplier = shape
-        values = get_initializer(self.initializer)((height, width, 1, channels * multiplier), dtype)
+        values = get_initializer(self.initializer, channels)((height, width, 1, channels * multiplier), dtype)
         return ops.reshape(values, shape)
 
     def get_config(self) -> dict[str, str]:
@@ -65,6 +68,6 @@ class EveryChannel(keras.initializers.Initializer):
         return {"initializer": self.initializer}
 
 
-def get_initializer(name: str) -> keras.initializers.Initializer:
-    """Keras' initialiser of this name, or "dirac"."""
-    return Dirac() if name == "dirac" else keras.initializers.get(name)
+def get_initializer(name: str, groups: int = 1) -> keras.initializers.Initializer:
+    """Keras' initialiser of this name, or "dirac", for a convolution of so many groups."""
+    return Dirac(groups=groups) if name == "dirac" else keras.initializers.get(name)

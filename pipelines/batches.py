@@ -33,7 +33,7 @@ def make_train(
     first_step: int = 0,
     only: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Endless training batches `(x, {head: y}, {head: weight})`, `len(index) // batch_size` of them an epoch.
+    """Endless training batches `(x, {head: y}, {head: weight})`, as many an epoch as its pictures fill.
 
     x is float32 [batch, height, width, channels] in [0, 255], y float32 [batch, classes], weight float32 [batch].
 

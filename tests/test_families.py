@@ -150,6 +150,8 @@ def test_options_for_residual_branches_are_refused_where_there_are_none() -> Non
     for option in ("se", "stochastic_depth"):
         with pytest.raises(ValueError, match=rf"`{option}` is for residual branches; 'vgg11' has none"):
             kerascnn.build("vgg11", (32, 32, 3), 2, **{option: 0.5 if option == "stochastic_depth" else 16})
+        with pytest.raises(ValueError, match=rf"`{option}` is for residual branches; groups of two convolutions have"):
+            kerascnn.build("airbench94", (32, 32, 3), 2, **{option: 0.5 if option == "stochastic_depth" else 16})
 
 
 def test_noise_is_added_to_the_pictures_in_training_only() -> None:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from callbacks import ExampleLoss, HardestExamples
+from callbacks import ExampleLoss, HardestExamples, OneTraining
 
 
 def test_metric_keeps_every_examples_loss_in_order() -> None:
@@ -56,6 +56,33 @@ def test_losses_of_an_epoch_go_to_the_examples_of_its_batches_also_with_validati
     expected = np.log(np.exp(logits).sum(axis=1)) - (logits * y).sum(axis=1)
     np.testing.assert_allclose(hardest.losses[hardest.order], expected[hardest.order], rtol=1e-5)
     assert np.isinf(np.delete(hardest.losses, hardest.order)).all()
+
+
+def test_losses_are_those_of_the_metric_that_the_model_was_compiled_with_last() -> None:
+    x, y = np.eye(2, dtype="float32"), np.array([[1.0], [2.0]], "float32")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    hardest = HardestExamples(2)
+    for _ in range(2):
+        model.compile(
+            keras.optimizers.SGD(0.0), "mse", weighted_metrics=[hardest.metric(keras.losses.mean_squared_error)]
+        )
+    hardest.order = np.array([1, 0])
+    model.fit(x[[1, 0]], y[[1, 0]], batch_size=2, shuffle=False, verbose=0, callbacks=[hardest])
+    np.testing.assert_allclose(hardest.losses, [1, 4])
+
+
+def test_losses_outlast_a_fit_within_one_training_only() -> None:
+    x, y = np.eye(2, dtype="float32"), np.array([[1.0], [2.0]], "float32")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    hardest = HardestExamples(2)
+    model.compile(keras.optimizers.SGD(0.0), "mse", weighted_metrics=[hardest.metric(keras.losses.mean_squared_error)])
+    one = OneTraining([hardest], add_history=True, model=model, verbose=0, epochs=2, steps=1)
+    for epoch, places in enumerate(([0, 1], [1])):
+        hardest.order = np.array(places)
+        model.fit(x[places], y[places], initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0, callbacks=one)
+    np.testing.assert_allclose(hardest.losses, [1, 4])
+    model.fit(x[[1]], y[[1]], verbose=0, callbacks=[hardest])
+    np.testing.assert_allclose(hardest.losses, [np.inf, 4])
 
 
 def test_examples_beyond_the_capacity_count_for_the_mean_only() -> None:

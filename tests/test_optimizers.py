@@ -394,6 +394,15 @@ def test_every_argument_of_keras_is_taken_by_position_and_by_name(kind) -> None:
     assert list(inspect.signature(ours).parameters) == [*parameters, "groups", "gradient_noise"]
 
 
+def test_arguments_of_muon_sgd_are_its_own_and_then_those_of_sgd() -> None:
+    parameters = inspect.signature(callbacks.MuonSGD).parameters
+    assert list(parameters)[:3] == ["learning_rate", "momentum", "iterations"]
+    assert (parameters["momentum"].default, parameters["iterations"].default) == (0.9, 3)
+    assert {"weight_decay", "clipnorm", "groups", "gradient_noise"} < set(parameters)
+    with pytest.raises(ValueError, match=r"has no option 'iteration'. Did you mean 'iterations'\?"):
+        callbacks.MuonSGD(0.1, iteration=4)
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 def test_defaults_are_those_of_keras(kind) -> None:
     ours, theirs = getattr(callbacks, kind)(name="one").get_config(), getattr(keras.optimizers, kind)(name="one")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import kerascnn
+from apps.options import recipe_choices
 from apps.recipe import LIMITS, NETWORK_OPTIONS, Recipe, check_choices, load_choices
 from apps.resolve import resolve
 from apps.run_folder import kept_choices
@@ -35,6 +36,34 @@ def test_picture_costs_about_the_same_whatever_its_size(own, size, width) -> Non
     assert (recipe.model, recipe.image_size, recipe.width) == ("airbench94", size, width)
     assert resolve({"image_size": (96, 96)}, 1000, own, [ANIMALS]).image_size == (96, 96)
     assert resolve({"model": "resnet18"}, 1000, own, [ANIMALS]).image_size == own
+
+
+def test_another_optimiser_or_norm_does_without_what_a_recipe_settled_for_its_own() -> None:
+    def of(*settings: str) -> Recipe:
+        return resolve(recipe_choices("x.zip", "cifar10-fast", list(settings), {}), 45_000, (32, 32), [ANIMALS])
+
+    assert (of().lr, of().bias_rate, of().momentum) == (0.06, 440.0, 0.88)
+    other = of("optimizer=nesterov", "momentum=0.8")
+    assert (other.lr, other.bias_rate, other.head_rate, other.momentum) == (0.6 * 500 / 256, 1.0, 1.0, 0.8)
+    assert (other.epochs, other.scales) == (9, ((0.75, 0.45),))
+    assert of("optimizer=muon_sgd") == of()
+    assert of("norm=group").frozen_scale == 0
+    classic = recipe_choices("x.zip", "cifar10-classic", ["optimizer=nesterov"], {})
+    assert classic["lr"] == 0.4
+
+
+def test_default_network_takes_another_norm() -> None:
+    recipe = resolve({"norm": "group"}, 1000, (32, 32), [ANIMALS])
+    assert (recipe.model, recipe.frozen_scale) == ("airbench94", 0)
+    model = kerascnn.build("airbench94", (16, 16, 3), 2, width=0.125, norm="group", frozen_scale=recipe.frozen_scale)
+    assert any(isinstance(layer, keras.layers.GroupNormalization) for layer in model.layers)
+
+
+def test_a_chosen_rate_of_kernels_leaves_those_of_shifts_and_head() -> None:
+    suitable, chosen = (resolve(choices, 2000, (64, 64), [ANIMALS]) for choices in ({}, {"lr": 0.5}))
+    assert chosen.lr == 0.5
+    for name in ("bias_rate", "head_rate"):
+        assert chosen.lr * getattr(chosen, name) == pytest.approx(suitable.lr * getattr(suitable, name))
 
 
 def test_long_thin_pictures_get_a_crop_and_views_that_fit() -> None:

@@ -14,6 +14,7 @@ from apps.data import Data
 from apps.network import check_network
 from apps.recipes import RECIPES
 from apps.resolve import resolve
+from apps.training import EpochLog
 
 CLASSES = {"label": ["dark", "light"]}
 
@@ -129,3 +130,19 @@ def test_training_that_stops_early_says_so(data, tmp_path, monkeypatch, capsys) 
     trained = training.train(recipe, data, index[:40], index[40:], tmp_path, Console())
     assert (len(trained.history), trained.best_epoch) == (2, 1)
     assert "training: stopped early: no epoch after 1 was better" in capsys.readouterr().out
+
+
+def test_time_left_knows_that_small_pictures_take_less(monkeypatch) -> None:
+    """Two epochs of 10 s and two that take twice as long; then a second sitting that begins with the last."""
+    now = [100.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    log = EpochLog(Console(quiet=True), "training", [4, 4, 4, 4], ["label"], work=[4, 4, 8, 8])
+    log.on_train_begin()
+    now[0] += 5
+    assert log._seconds_left(0, 0.5) == pytest.approx(55)
+    now[0] += 15
+    assert log._seconds_left(1, 1.0) == pytest.approx(40)
+    log.history = [{}, {}, {}]
+    log.on_train_begin()
+    now[0] += 10
+    assert log._seconds_left(3, 0.5) == pytest.approx(10)

@@ -7,7 +7,7 @@ from keras import ops
 
 import kerascnn
 from kerascnn.batch_norm import BatchNorm
-from kerascnn.initializers import Dirac
+from kerascnn.initializers import Dirac, get_initializer
 from kerascnn.whitening import PatchWhitening
 
 
@@ -93,6 +93,25 @@ def test_dirac_kernels_hand_their_inputs_on() -> None:
     rest = layer.get_weights()[0][..., 4:]
     assert 0.9 / 6 < np.abs(rest).max() <= 1 / 6  # 1 / sqrt(3 * 3 * 4 inputs)
     assert len(np.unique(rest)) == rest.size
+
+
+def test_dirac_kernels_of_groups_and_of_single_channels_hand_theirs_on() -> None:
+    keras.utils.set_random_seed(0)
+    pictures = np.random.default_rng(0).normal(size=(2, 5, 5, 4)).astype("float32")
+    grouped = keras.layers.Conv2D(
+        6, 3, padding="same", use_bias=False, groups=2, kernel_initializer=get_initializer("dirac", 2)
+    )
+    grouped.build(pictures.shape)
+    kernel = grouped.get_weights()[0]  # inputs 0 and 1 for filters 0 to 2, inputs 2 and 3 for filters 3 to 5
+    for filters in (kernel[..., :3], kernel[..., 3:]):
+        np.testing.assert_array_equal(filters[1, 1, :, :2], np.eye(2))
+        assert np.abs(filters[..., :2]).sum() == 2
+        assert len(np.unique(filters[..., 2])) == 18
+    model = kerascnn.build("mobilenet_v2", (32, 32, 3), 2, width=0.25, initializer="dirac")
+    depthwise = next(layer for layer in model.layers if isinstance(layer, keras.layers.DepthwiseConv2D))
+    delta = np.zeros(depthwise.kernel.shape)
+    delta[1, 1] = 1
+    np.testing.assert_array_equal(depthwise.get_weights()[0], delta)
 
 
 def test_dirac_of_a_network_is_drawn_by_the_seed() -> None:
