@@ -33,8 +33,10 @@ _CIFAR10: Choices = {
     "head_rate": 7.0,
     "weight_decay": 2.4e-3,
     "warmup": 0.0,
-    "label_smoothing": 0.2,
+    "label_smoothing": 0.1,
     "smoothing": "all",
+    "brightness": 0.1,
+    "contrast": 0.13,
 }
 
 RECIPES: dict[str, Choices] = {

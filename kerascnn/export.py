@@ -15,6 +15,15 @@ import tensorflow as tf
 
 METADATA = "assets.extra/kerascnn.json"
 CANARY = "assets.extra/canary.json"
+# What TensorFlow raises where it cannot write a file: full disk, quota or limit, no permission, no such folder.
+NOT_WRITTEN = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.OutOfRangeError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    tf.errors.UnknownError,
+)
 
 
 class Classifier(tf.Module):
@@ -118,7 +127,7 @@ def export_model(
     }
     try:
         tf.saved_model.save(classifier, os.fspath(folder), signatures=signatures)
-    except tf.errors.OpError as error:
+    except NOT_WRITTEN as error:
         raise OSError(error.message) from error
     path = Path(folder, METADATA)
     path.parent.mkdir(exist_ok=True)

@@ -288,6 +288,14 @@ def test_full_disk_is_one_line_and_damages_nothing(colours, tmp_path, model, fin
     assert (tmp_path / "out/submission.csv").is_file()
 
 
+def test_backend_that_cannot_export_is_refused_before_anything_is_read(monkeypatch) -> None:
+    from apps.compete import compete
+
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    with pytest.raises(ValueError, match=r"set KERAS_BACKEND=tensorflow. Received: jax"):
+        compete("digits", {})
+
+
 def test_unwritable_saved_models_folder_is_found_before_training(run_here, colours) -> None:
     process = run_here("compete", colours, *QUICK, "--saved-models", "/proc/x", "--dry-run")
     assert process.returncode == 2
