@@ -81,17 +81,6 @@ def make_train(
     shares = example_weights(chosen_labels, num_classes) if balance == "sampling" else None
     targets = _targets(chosen_labels, num_classes, balance == "weights")
 
-    def epoch_order(epoch: tf.Tensor) -> tf.data.Dataset:
-        places, copies = _order(len(drawn), shares, seed, epoch)
-        places = tf.gather(tf.constant(drawn, "int64"), places)
-        # A picture that is drawn twice is augmented twice.
-        seeds = fork(example_seeds(seed, epoch, places + len(chosen) * copies), AUGMENTATION)
-        skipped, steps = tf.where(epoch == first_epoch, first_step, 0), len(drawn) // batch_size
-        batches = tf.reshape(places[: steps * batch_size], [steps, batch_size])
-        batch_seeds = tf.reshape(seeds[: steps * batch_size], [steps, batch_size, 3])
-        epochs = tf.fill([steps - skipped], epoch)
-        return tf.data.Dataset.from_tensor_slices((batches[skipped:], batch_seeds[skipped:], epochs))
-
     def finish(x: tf.Tensor, readable: tf.Tensor, places: tf.Tensor, seeds: tf.Tensor, epoch: tf.Tensor) -> tuple:
         y, weight = {}, {}
         for head, (values, weights) in targets.items():
@@ -109,7 +98,7 @@ def make_train(
     #    which need pictures and labels finished;
     # 6. float32 at the very end, and the next batches are made while the network computes.
     place_in_all = tf.constant(chosen, "int64")
-    order = tf.data.Dataset.range(first_epoch, 2**31).flat_map(epoch_order)
+    order = _ordered_batches(drawn, len(chosen), shares, batch_size, seed, first_epoch, first_step)
     if isinstance(pictures, Streamed):
         decoded = pictures.read(order.map(lambda places, seeds, epoch: tf.gather(place_in_all, places)).unbatch())
         decoded = decoded.batch(batch_size, drop_remainder=True)
@@ -123,6 +112,32 @@ def make_train(
 
         data = order.map(from_memory)
     return data.prefetch(2)
+
+
+def _ordered_batches(
+    drawn: np.ndarray,
+    count: int,
+    shares: np.ndarray | None,
+    batch_size: int,
+    seed: int,
+    first_epoch: int,
+    first_step: int,
+) -> tf.data.Dataset:
+    """Places [batch] among `count` pictures, their seeds [batch, 3] and epoch; epoch after epoch of `drawn`."""
+    steps = len(drawn) // batch_size
+
+    def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        places, copies = _order(len(drawn), shares, seed, epoch)
+        places = tf.gather(tf.constant(drawn, "int64"), places)
+        # A picture that is drawn twice is augmented twice.
+        seeds = fork(example_seeds(seed, epoch, places + count * copies), AUGMENTATION)
+        batches = tf.reshape(places[: steps * batch_size], [steps, batch_size])
+        batch_seeds = tf.reshape(seeds[: steps * batch_size], [steps, batch_size, 3])
+        skipped = tf.where(epoch == first_epoch, first_step, 0)
+        epochs = tf.fill([steps - skipped], epoch)
+        return tf.data.Dataset.from_tensor_slices((batches[skipped:], batch_seeds[skipped:], epochs))
+
+    return tf.data.Dataset.range(first_epoch, 2**31).flat_map(of_epoch)
 
 
 def places_of_epoch(places: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:

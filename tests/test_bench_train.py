@@ -25,7 +25,7 @@ def test_projected_time_is_that_of_all_epochs_at_their_sizes(monkeypatch, capsys
 
     monkeypatch.setattr(bench_train, "measure", measured)
     tables = bench_train.bench_train(1, Console())
-    assert asked == ["kerascnn, 24x24, batch 500", "kerascnn, 32x32, batch 500"]
+    assert asked == ["kerascnn, 24x24, batch 250", "kerascnn, 32x32, batch 250"]
     (time,) = tables["Projected time of the whole training, 45,000 pictures"]
     # Six epochs at 24 pixels, two at 32, and two with half of the pictures: 300 + 200 + 100 s.
     assert time.median == 6 * 45_000 / 900 + 2 * 45_000 / 450 + 2 * 22_500 / 450

@@ -42,10 +42,10 @@ def test_another_optimiser_or_norm_does_without_what_a_recipe_settled_for_its_ow
     def of(*settings: str) -> Recipe:
         return resolve(recipe_choices("x.zip", "cifar10-fast", list(settings), {}), 45_000, (32, 32), [ANIMALS])
 
-    assert (of().lr, of().bias_rate, of().momentum) == (0.06, 440.0, 0.88)
+    assert (of().lr, of().bias_rate, of().momentum) == (0.045, 311.0, 0.92)
     other = of("optimizer=nesterov", "momentum=0.8")
-    assert (other.lr, other.bias_rate, other.head_rate, other.momentum) == (0.6 * 500 / 256, 1.0, 1.0, 0.8)
-    assert (other.epochs, other.scales) == (9, ((0.75, 0.45),))
+    assert (other.lr, other.bias_rate, other.head_rate, other.momentum) == (0.6 * 250 / 256, 1.0, 1.0, 0.8)
+    assert (other.epochs, other.scales) == (10, ((0.75, 0.5),))
     assert of("optimizer=muon_sgd") == of()
     assert of("norm=group").frozen_scale == 0
     classic = recipe_choices("x.zip", "cifar10-classic", ["optimizer=nesterov"], {})
