@@ -50,7 +50,7 @@ def everything(folder: Path, data: Data, console: Console, epochs: int) -> dict[
     stopping = callbacks.EarlyStopping(
         lambda logs: validation_score(logs, ["label"]), mode="max", path=folder / "best.npz"
     )
-    log = EpochLog(console, "training", [STEPS] * epochs, ["label"])
+    log = EpochLog(console, "training", [STEPS] * epochs, ["label"], [1] * epochs)
     return {
         "EpochLog": log,
         "EarlyStopping": stopping,

@@ -181,7 +181,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     if hard := [phase for phase in phases(recipe) if phase.share < 1]:
         console.say(
             f"          from epoch {hard[0].epochs[0] + 1} on the hardest {percent(recipe.hardest)} of the pictures, "
-            f"{steps_of(recipe, hard[0], len(train_index))} steps"
+            f"steps an epoch: {steps_of(recipe, hard[0], len(train_index))}"
         )
 
 

@@ -215,7 +215,7 @@ class EpochLog(keras.callbacks.Callback):
         what: How to call the training.
         steps: Of every epoch.
         heads: Whose accuracy is shown, the mean.
-        work: How long every epoch takes compared to the others; as its steps where it is None.
+        work: How long every epoch takes compared to the others.
     """
 
     def __init__(
@@ -224,11 +224,10 @@ class EpochLog(keras.callbacks.Callback):
         what: str,
         steps: Sequence[int],
         heads: Sequence[str],
-        work: Sequence[float] | None = None,
+        work: Sequence[float],
     ) -> None:
         super().__init__()
-        self.console, self.what, self.steps, self.heads = console, what, steps, heads
-        self.work = steps if work is None else work
+        self.console, self.what, self.steps, self.heads, self.work = console, what, steps, heads, work
         self.epochs = len(steps)
         self.history: list[dict[str, float]] = []
         self.seconds_before = 0.0

@@ -215,7 +215,7 @@ def test_batch_is_not_larger_than_what_the_hardest_pictures_of_the_training_part
     # 60 pictures, 6 of them held out: 27 are half of the rest.
     assert "8 epochs of 2 steps of 27 pictures" in process.stdout
     assert "epochs 1 to 4 at" in process.stdout
-    assert "from epoch 3 on the hardest 50.0 % of the pictures" in process.stdout
+    assert "from epoch 3 on the hardest 50.0 % of the pictures, steps an epoch: 1\n" in process.stdout
 
 
 def test_second_run_takes_a_new_folder_and_version_and_quiet_prints_nothing(digits_run, run_cli, tmp_path) -> None:

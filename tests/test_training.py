@@ -1,17 +1,19 @@
 """`apps.training.train` in parts: smaller pictures first, and going on between the parts."""
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from rich.console import Console as RichConsole
 
 from apps import training
 from apps.compete import make_classifier
 from apps.console import Console
 from apps.data import Data
-from apps.network import check_network
+from apps.network import build_network, check_network, compile_network
 from apps.recipes import RECIPES
 from apps.resolve import resolve
 from apps.training import EpochLog
@@ -146,3 +148,41 @@ def test_time_left_knows_that_small_pictures_take_less(monkeypatch) -> None:
     log.on_train_begin()
     now[0] += 10
     assert log._seconds_left(3, 0.5) == pytest.approx(10)
+
+
+def test_epochs_of_small_pictures_count_as_less_work(data, tmp_path, monkeypatch) -> None:
+    given: list[float] = []
+
+    class Log(EpochLog):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            given.extend(self.work)
+
+    monkeypatch.setattr(training, "EpochLog", Log)
+    train(data, tmp_path)
+    assert given == [5 * 9 * 9, 5 * 14 * 14, 5 * 18 * 18, 5 * 18 * 18]
+
+
+def test_whitening_is_fitted_before_the_training(data, tmp_path) -> None:
+    filters = train(data, tmp_path, epochs=1, scales=()).model.get_layer("whitening").get_weights()[0]
+    assert np.count_nonzero(filters) > 0.9 * filters.size  # until it is fitted, one value of a filter is not 0
+
+
+def test_steps_are_compiled_on_jax_and_not_by_xla_on_tensorflow(data) -> None:
+    recipe = resolve({"model": "resnet9", "width": 0.125, "image_size": (18, 18)}, 40, (18, 18), list(CLASSES.values()))
+    model = build_network(recipe, data, "float32")
+    compile_network(model, recipe, data.num_classes, 1)
+    assert bool(model.jit_compile) == (keras.backend.backend() != "tensorflow")
+
+
+def test_bar_shows_the_time_left_that_it_is_told(monkeypatch) -> None:
+    monkeypatch.setattr("apps.console.SECONDS_BETWEEN_LINES", 0.0)
+    for terminal in (False, True):
+        shown = io.StringIO()
+        console = Console(file=shown)
+        if terminal:
+            console._rich = RichConsole(file=shown, force_terminal=True, width=120)
+        with console.progress("training", 8) as bar:
+            bar.update(2, "epoch 1", left=90)
+        assert "training epoch 1" in shown.getvalue()
+        assert "1 min 30 s left" in shown.getvalue()

@@ -107,6 +107,10 @@ def test_dirac_kernels_of_groups_and_of_single_channels_hand_theirs_on() -> None
         np.testing.assert_array_equal(filters[1, 1, :, :2], np.eye(2))
         assert np.abs(filters[..., :2]).sum() == 2
         assert len(np.unique(filters[..., 2])) == 18
+    model = kerascnn.build("resnext50_32x4d", (32, 32, 3), 2, width=0.25, blocks=(1, 1, 1, 1), initializer="dirac")
+    layer = next(one for one in model.layers if isinstance(one, keras.layers.Conv2D) and one.groups > 1)
+    centre = layer.get_weights()[0][1, 1]  # as many inputs as filters in every group
+    np.testing.assert_array_equal(centre, np.tile(np.eye(len(centre)), layer.groups))
     model = kerascnn.build("mobilenet_v2", (32, 32, 3), 2, width=0.25, initializer="dirac")
     depthwise = next(layer for layer in model.layers if isinstance(layer, keras.layers.DepthwiseConv2D))
     delta = np.zeros(depthwise.kernel.shape)
