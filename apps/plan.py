@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -87,19 +87,8 @@ def make_plan(
         own_validation=bool((competition.train["part"] == "val").any()),
     )
     check_network(recipe, {head: len(names) for head, names in competition.classes.items()})
-    began = time.monotonic()
-    with console.progress("decoding", len(labelled) + len(hidden)) as bar:
-        allowed = free_for_pictures() if memory is None else memory
-        open_all = partial(open_pictures, size=recipe.image_size, verified=competition.verified, strict=strict)
-        pictures, errors = open_all(labelled, memory=allowed, on_progress=bar.update)
-        if not isinstance(pictures, Streamed):
-            allowed -= decoded_bytes(len(labelled), recipe.image_size)
-        test_pictures, test_errors = open_all(
-            hidden, memory=allowed, on_progress=lambda done: bar.update(len(labelled) + done)
-        )
-    console.say(f"decoded   {len(labelled) + len(hidden):,} pictures in {duration(time.monotonic() - began)}")
-    console.say(f"memory    {_regime(pictures)}")
-
+    open_some = partial(open_pictures, size=recipe.image_size, verified=competition.verified, strict=strict)
+    (pictures, errors), (test_pictures, test_errors) = _open_both(labelled, hidden, open_some, memory, console)
     left_out = [*competition.left_out, *(f"{labelled.name(place)}: {why}" for place, why in errors.items())]
     left_out += [f"{hidden.name(place)}: {why} (predicted by class frequency)" for place, why in test_errors.items()]
     for line in left_out:
@@ -194,6 +183,27 @@ def _hidden(competition: Competition) -> Encoded:
     return (
         Encoded.files([]) if competition.test is None else encoded_pictures(competition.test[_has_picture(competition)])
     )
+
+
+def _open_both(
+    labelled: Encoded,
+    hidden: Encoded,
+    open_some: Callable[..., tuple[Pictures, dict[int, str]]],
+    memory: float | None,
+    console: Console,
+) -> tuple[tuple[Pictures, dict[int, str]], tuple[Pictures, dict[int, str]]]:
+    """What `open_some` gives for both; the hidden may take what the labelled leave of `memory` (bytes)."""
+    began = time.monotonic()
+    count = len(labelled) + len(hidden)
+    with console.progress("decoding", count) as bar:
+        allowed = free_for_pictures() if memory is None else memory
+        pictures, errors = open_some(labelled, memory=allowed, on_progress=bar.update)
+        if isinstance(pictures, np.ndarray):
+            allowed -= pictures.nbytes
+        of_hidden = open_some(hidden, memory=allowed, on_progress=lambda done: bar.update(len(labelled) + done))
+    console.say(f"decoded   {count:,} pictures in {duration(time.monotonic() - began)}")
+    console.say(f"memory    {_regime(pictures)}")
+    return (pictures, errors), of_hidden
 
 
 def _regime(pictures: Pictures) -> str:
