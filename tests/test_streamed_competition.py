@@ -58,6 +58,22 @@ def test_a_run_from_disk_and_one_from_shards_equal_one_from_memory(run_cli, colo
     assert len(submissions) == 1
 
 
+def test_hidden_pictures_have_the_memory_that_the_labelled_leave(colours) -> None:
+    import pipelines
+    from apps.console import Console
+    from apps.plan import make_plan
+    from pipelines.stream import Streamed
+
+    competition = pipelines.open_dataset(colours)
+    picture = 16 * 16 * 3
+    labelled, hidden = len(competition.train) * picture, len(competition.test) * picture
+    choices = {"image_size": (16, 16), "model": "resnet9", "width": 0.125}
+    for memory, streamed in ((labelled + hidden, False), (labelled + hidden - 1, True)):
+        plan = make_plan(competition, choices, False, Console(quiet=True), memory)
+        assert isinstance(plan.data.pictures, np.ndarray)
+        assert isinstance(plan.test_pictures, Streamed) == streamed
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
