@@ -25,11 +25,15 @@ from pipelines.batches import places_of_epoch
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in float32 with the weights of its best epoch (counted from 1), and how training went."""
+    """A network in float32 with the weights of its best epoch (counted from 1), and how training went.
+
+    `score` is the best epoch's `validation_score`; None where nothing was held out.
+    """
 
     model: keras.Model
     history: list[dict[str, float]]
     best_epoch: int
+    score: float | None
     seconds: float
     pictures_per_second: float
 
@@ -43,6 +47,7 @@ def train(
     console: Console,
     what: str = "training",
     resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Trained:
     """Train the recipe's network on `train_index`, watch it on `val_index`, keep the best epoch.
 
@@ -54,6 +59,7 @@ def train(
         console: Shows the progress.
         what: How to call it there.
         resume: Go on from what `folder` holds.
+        callbacks: Further ones, which see every epoch after it was logged and before it is written to disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, batch_size=min(recipe.batch_size, len(train_index)))
@@ -86,7 +92,7 @@ def train(
         console.say(f"  {what}: going on after epoch {first_epoch} of {recipe.epochs}")
     start = time.monotonic() - progress.seconds_before
     if first_epoch < recipe.epochs and not stopped:
-        one = OneTraining([*watched.values(), checkpoint], add_history=True, model=model, verbose=0)
+        one = OneTraining([*watched.values(), *callbacks, checkpoint], add_history=True, model=model, verbose=0)
         with console.progress(what, sum(steps)) as progress.bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
             _fit(model, recipe, data, train_index, val_index, one, first_epoch, hardest)
@@ -101,7 +107,8 @@ def train(
     best = len(progress.history) if stopping.best_epoch is None else stopping.best_epoch + 1
     if len(progress.history) < recipe.epochs:
         console.say(f"  {what}: stopped early: no epoch after {best} was better")
-    return Trained(finished, progress.history, best, time.monotonic() - start, speed)
+    score = None if stopping.best_epoch is None else float(stopping.best)
+    return Trained(finished, progress.history, best, score, time.monotonic() - start, speed)
 
 
 def _fit(

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import os
 import re
 import shutil
@@ -38,6 +39,9 @@ class Classifier(tf.Module):
         shift: Average over the picture and the same moved by so many pixels, up and left and down and right, each of
             these with half the weight of the picture itself; 0 for none. What is uncovered mirrors the picture.
         names: What a head is called in the answers, by its name in the models; the same name where none is given.
+        weights: How much each network counts, positive; None for all alike.
+        temperatures: By a head's name in the models, what its averaged probabilities are calibrated with: p to the
+            power of 1 / temperature, so that they sum to 1 again. None, and heads without one: 1.
     """
 
     def __init__(
@@ -49,13 +53,24 @@ class Classifier(tf.Module):
         mirror: bool = False,
         shift: int = 0,
         names: Mapping[str, str] | None = None,
+        weights: Sequence[float] | None = None,
+        temperatures: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(name="classifier")
         if not models or not all(isinstance(model.output, dict) for model in models):
             raise ValueError("`models` needs at least one network, each built with `num_classes` as a dict of heads.")
         if not 0 <= shift < min(size):
             raise ValueError(f"`shift` must be 0 or more, and less than a side of {size}. Received: shift={shift}.")
-        self.models = list(models)
+        weights = [1.0] * len(models) if weights is None else [float(weight) for weight in weights]
+        if len(weights) != len(models) or not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(
+                f"`weights` needs a positive number for each of {len(models)} networks. Received: {weights}."
+            )
+        for head, temperature in (temperatures or {}).items():
+            if not 0 < temperature < math.inf:
+                raise ValueError(f"`temperatures` must be positive. Received: {head}={temperature}.")
+        self.models, self.weights = list(models), weights
+        self.temperatures = {head: float(value) for head, value in (temperatures or {}).items()}
         self.size, self.mirror, self.shift = size, mirror, shift
         self.names = {head: (names or {}).get(head, head) for head in self.models[0].output}
         self._decode, self._resize = decode, resize
@@ -85,12 +100,24 @@ class Classifier(tf.Module):
             views += [(0.5, moved) for moved in self._moved(pixels)]
         if self.mirror:
             views += [(weight, tf.reverse(view, axis=[2])) for weight, view in views]
-        answers = [(weight, model(view, training=False)) for model in self.models for weight, view in views]
+        answers = [
+            (share * weight, model(view, training=False))
+            for share, model in zip(self.weights, self.models, strict=True)
+            for weight, view in views
+        ]
         total = sum(weight for weight, _ in answers)
-        return {
-            name: tf.add_n([tf.nn.softmax(answer[head]) * (weight / total) for weight, answer in answers])
-            for head, name in self.names.items()
+        averages = {
+            head: tf.add_n([tf.nn.softmax(answer[head]) * (weight / total) for weight, answer in answers])
+            for head in self.names
         }
+        return {name: self._calibrated(head, averages[head]) for head, name in self.names.items()}
+
+    def _calibrated(self, head: str, probabilities: tf.Tensor) -> tf.Tensor:
+        temperature = self.temperatures.get(head, 1.0)
+        if temperature == 1:
+            return probabilities
+        # A probability that is 0 in float32 stays as good as 0.
+        return tf.nn.softmax(tf.math.log(tf.maximum(probabilities, 1e-30)) / temperature)
 
     def _moved(self, pixels: tf.Tensor) -> list[tf.Tensor]:
         """Up and left, and down and right."""
