@@ -13,15 +13,17 @@ class Phase:
         epochs: (first, end), counted from 0.
         size: (height, width) of the pictures; None for the recipe's.
         share: Of the pictures, the hardest, that an epoch consists of.
+        first_step: Of the only epoch, of which an interrupted training has done the steps before.
     """
 
     epochs: tuple[int, int]
     size: tuple[int, int] | None = None
     share: float = 1.0
+    first_step: int = 0
 
 
-def phases(recipe: Recipe, first_epoch: int = 0) -> list[Phase]:
-    """What is left of the training from `first_epoch` on; the last epoch always has the recipe's own size.
+def phases(recipe: Recipe, first_epoch: int = 0, first_step: int = 0) -> list[Phase]:
+    """What is left of the training from a step of an epoch on; the last epoch always has the recipe's own size.
 
     Where a recipe chooses the hardest pictures, every epoch is a phase: they are chosen anew.
     """
@@ -41,7 +43,12 @@ def phases(recipe: Recipe, first_epoch: int = 0) -> list[Phase]:
                 found.append(Phase((begin, cut), size, recipe.hardest if begin >= chosen_from else 1.0))
                 begin = cut
     left = [phase for phase in found if phase.epochs[1] > first_epoch]
-    return [replace(phase, epochs=(max(phase.epochs[0], first_epoch), phase.epochs[1])) for phase in left]
+    left = [replace(phase, epochs=(max(phase.epochs[0], first_epoch), phase.epochs[1])) for phase in left]
+    if left and first_step:
+        begun, end = left[0], left[0].epochs[1]
+        rest = [replace(begun, epochs=(first_epoch + 1, end))] if first_epoch + 1 < end else []
+        left = [replace(begun, epochs=(first_epoch, first_epoch + 1), first_step=first_step), *rest, *left[1:]]
+    return left
 
 
 def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:

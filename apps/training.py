@@ -19,6 +19,7 @@ from apps.network import build_network, compile_network, whiten
 from apps.phases import phases, steps_of
 from apps.recipe import Recipe
 from callbacks import Checkpoint, EarlyStopping, HardestExamples, OneTraining, TerminateOnDivergence
+from callbacks.checkpoint import Position
 from pipelines import make_eval, make_train
 from pipelines.batches import places_of_epoch
 
@@ -47,6 +48,7 @@ def train(
     console: Console,
     what: str = "training",
     resume: bool = False,
+    checkpoint_seconds: float = 120.0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Trained:
     """Train the recipe's network on `train_index`, watch it on `val_index`, keep the best epoch.
@@ -55,10 +57,11 @@ def train(
         recipe: Resolved.
         data: All labelled pictures.
         train_index, val_index: Which of them to train on and to watch; without any to watch, the last epoch is kept.
-        folder: For "last.npz", from which an interrupted training goes on, and "best.npz".
+        folder: For "last.npz" and "before-last.npz", from which an interrupted training goes on, and "best.npz".
         console: Shows the progress.
         what: How to call it there.
         resume: Go on from what `folder` holds.
+        checkpoint_seconds: How often, besides after every epoch, "last.npz" is written.
         callbacks: Further ones, which see every epoch after it was logged and before it is written to disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,16 +89,14 @@ def train(
     watched: dict[str, Any] = {"log": progress, "divergence": divergence}
     watched |= {"hardest": hardest} if hardest else {}
     watched |= {"stopping": stopping} if len(val_index) else {}
-    checkpoint = Checkpoint(folder / "last.npz", watched)
-    first_epoch, stopped = checkpoint.restore(model) if resume else (0, False)
-    if first_epoch:
-        console.say(f"  {what}: going on after epoch {first_epoch} of {recipe.epochs}")
+    checkpoint = Checkpoint(folder / "last.npz", watched, checkpoint_seconds)
+    begin = _restore(checkpoint, model, data, console, what, steps) if resume else Position()
     start = time.monotonic() - progress.seconds_before
-    if first_epoch < recipe.epochs and not stopped:
+    if begin.epoch < recipe.epochs and not begin.stopped:
         one = OneTraining([*watched.values(), *callbacks, checkpoint], add_history=True, model=model, verbose=0)
         with console.progress(what, sum(steps)) as progress.bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
-            _fit(model, recipe, data, train_index, val_index, one, first_epoch, hardest)
+            _fit(model, recipe, data, train_index, val_index, one, begin, hardest)
         if divergence.message:
             raise ValueError(f"{divergence.message} With `--lr` that is a new run.")
     elif len(val_index) and stopping.best_weights is not None:
@@ -111,6 +112,25 @@ def train(
     return Trained(finished, progress.history, best, score, time.monotonic() - start, speed)
 
 
+def _restore(
+    checkpoint: Checkpoint, model: keras.Model, data: Data, console: Console, what: str, steps: Sequence[int]
+) -> Position:
+    """Where an interrupted training goes on, said in words."""
+    one = data.take(np.array([0]))
+    batch = keras.tree.map_structure(np.asarray, next(iter(make_eval(one.pictures, one.labels, data.num_classes))))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        begin = checkpoint.restore(model, batch)
+    for warning in caught:
+        console.warn(str(warning.message))
+    if begin.step:
+        where = f"epoch {begin.epoch + 1} of {len(steps)}, after step {begin.step} of {steps[begin.epoch]}"
+        console.say(f"  {what}: going on in {where}")
+    elif begin.epoch:
+        console.say(f"  {what}: going on after epoch {begin.epoch} of {len(steps)}")
+    return begin
+
+
 def _fit(
     model: keras.Model,
     recipe: Recipe,
@@ -118,14 +138,14 @@ def _fit(
     train_index: np.ndarray,
     val_index: np.ndarray,
     callbacks: OneTraining,
-    first_epoch: int,
+    position: Position,
     hardest: HardestExamples | None,
 ) -> None:
-    """What is left of the training from `first_epoch` on: a `fit` for every phase, one training for the callbacks."""
+    """What is left of the training from `position` on: a `fit` for every phase, one training for the callbacks."""
     held_out = data.take(val_index)
     watch = make_eval(held_out.pictures, held_out.labels, data.num_classes) if len(val_index) else None
     size: tuple[int, int] | None = None
-    for phase in phases(recipe, first_epoch):
+    for phase in phases(recipe, position.epoch, position.step):
         begin, end = phase.epochs
         only = None
         if hardest:
@@ -135,10 +155,10 @@ def _fit(
             # The step of another size is another graph: it knows the size, and takes the faster kernels.
             model.make_train_function(force=True)
             size = phase.size
-        steps = steps_of(recipe, phase, len(train_index))
+        steps = steps_of(recipe, phase, len(train_index)) - phase.first_step
         callbacks.set_params({"epochs": recipe.epochs, "steps": steps, "verbose": 0})
         model.fit(
-            training_batches(recipe, data, train_index, begin, size, only),
+            training_batches(recipe, data, train_index, begin, size, only, phase.first_step),
             steps_per_epoch=steps,
             epochs=end,
             initial_epoch=begin,
@@ -159,6 +179,7 @@ def training_batches(
     first_epoch: int = 0,
     size: tuple[int, int] | None = None,
     only: np.ndarray | None = None,
+    first_step: int = 0,
 ) -> Any:
     """The recipe's endless batches of the pictures of `index`, or `only` of some of these, shrunk to `size`."""
     return make_train(
@@ -173,6 +194,7 @@ def training_batches(
         balance=recipe.balance,
         seed=recipe.seed,
         first_epoch=first_epoch,
+        first_step=first_step,
         only=only,
     )
 
@@ -239,25 +261,29 @@ class EpochLog(keras.callbacks.Callback):
         self.history: list[dict[str, float]] = []
         self.seconds_before = 0.0
         self.bar: Bar | None = None
+        self._step = 0  # of the running epoch
+        self._training_seconds = 0.0  # so far in it
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Remember when this sitting began."""
         self._began = time.monotonic()
-        self._done_before = len(self.history)
+        self._done_before = self._done(len(self.history), self._step)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Start the epoch's clock."""
-        self._epoch, self._epoch_began = epoch, time.monotonic()
+        self._epoch, self._first_step = epoch, self._step
+        self._epoch_began = time.monotonic() - self._training_seconds
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Move the bar."""
         logs = logs or {}
         self._training_seconds = time.monotonic() - self._epoch_began
+        self._step = self._first_step + batch + 1
         if self.bar is not None:
             self.bar.update(
-                sum(self.steps[: self._epoch]) + batch + 1,
+                sum(self.steps[: self._epoch]) + self._step,
                 f"epoch {self._epoch + 1} of {self.epochs} · loss {logs['loss']:.3f}",
-                self._seconds_left(self._epoch, (batch + 1) / self.steps[self._epoch]),
+                self._seconds_left(self._epoch, self._step),
             )
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -271,24 +297,34 @@ class EpochLog(keras.callbacks.Callback):
             "seconds": self._training_seconds,
         }
         self.history.append(row)
+        self._step, self._training_seconds = 0, 0.0
         accuracy = f"accuracy {percent(mean_accuracy(logs, self.heads))}"
         if any(name.startswith("val_") for name in logs):
             accuracy += f", validation {percent(mean_accuracy(logs, self.heads, 'val_'))}"
         self.console.say(
             f"  {self.what}: epoch {epoch + 1} of {self.epochs}, loss {logs['loss']:.4f}, {accuracy}, "
-            f"{duration(time.monotonic() - self._epoch_began)}, {duration(self._seconds_left(epoch, 1.0))} left"
+            f"{duration(time.monotonic() - self._epoch_began)}, {duration(self._seconds_left(epoch + 1, 0))} left"
         )
 
-    def _seconds_left(self, epoch: int, share: float) -> float:
-        """After a share of an epoch, if the rest goes as this sitting went so far."""
-        done = sum(self.work[self._done_before : epoch]) + share * self.work[epoch]
-        left = sum(self.work[epoch:]) - share * self.work[epoch]
-        return (time.monotonic() - self._began) * left / done
+    def _seconds_left(self, epoch: int, step: int) -> float:
+        """After some steps of an epoch, if the rest goes as this sitting went so far."""
+        done = self._done(epoch, step)
+        return (time.monotonic() - self._began) * (sum(self.work) - done) / max(done - self._done_before, 1e-9)
+
+    def _done(self, epoch: int, step: int) -> float:
+        """The work of the epochs before, and of some steps of this one."""
+        return sum(self.work[:epoch]) + (step / self.steps[epoch] * self.work[epoch] if step else 0.0)
 
     def get_state(self) -> dict[str, Any]:
         """The log so far, for the checkpoint."""
-        return {"history": self.history, "seconds": self.seconds_before + time.monotonic() - self._began}
+        return {
+            "history": self.history,
+            "seconds": self.seconds_before + time.monotonic() - self._began,
+            "step": self._step,
+            "training_seconds": self._training_seconds,
+        }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on after `get_state()`."""
         self.history, self.seconds_before = list(state["history"]), float(state["seconds"])
+        self._step, self._training_seconds = int(state["step"]), float(state["training_seconds"])

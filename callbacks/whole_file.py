@@ -8,8 +8,11 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole_file(path: os.PathLike[str] | str) -> Iterator[BinaryIO]:
-    """Give a file to write to; it takes the name `path`, replacing what is there, once it is whole and on the disk."""
+def whole_file(path: os.PathLike[str] | str, before: os.PathLike[str] | str | None = None) -> Iterator[BinaryIO]:
+    """Give a file to write to; it takes the name `path`, replacing what is there, once it is whole and on the disk.
+
+    With `before`, what is there gets that name instead. Between both steps there is no file `path`.
+    """
     path = Path(path)
     unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
     try:
@@ -17,6 +20,8 @@ def whole_file(path: os.PathLike[str] | str) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if before is not None and path.exists():
+            os.replace(path, before)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

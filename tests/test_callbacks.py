@@ -107,7 +107,7 @@ def small_training(
     model.compile(optimizer, "mse")
     stopping = EarlyStopping("val_loss", "min", patience=5, path=folder / "best.npz")
     checkpoint = Checkpoint(folder / "last.npz", {"stopping": stopping})
-    first, _ = checkpoint.restore(model) if resume else (0, False)
+    first = checkpoint.restore(model).epoch if resume else 0
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(16, 4)), generator.normal(size=(16, 1))
     model.fit(
@@ -147,7 +147,7 @@ def test_checkpoint_of_another_network_is_refused(tmp_path) -> None:
 def test_no_checkpoint_means_starting_at_epoch_zero(tmp_path) -> None:
     model = model_with_weight()
     model.compile("sgd", "mse")
-    assert Checkpoint(tmp_path / "last.npz").restore(model) == (0, False)
+    assert Checkpoint(tmp_path / "last.npz").restore(model) == (0, 0, False)
 
 
 # What is better
@@ -249,7 +249,7 @@ def test_best_weights_without_a_file_belong_to_the_state(tmp_path) -> None:
     later = EarlyStopping("val_loss", "max")
     model = model_with_weight()
     model.compile(keras.optimizers.SGD(0.5), "mse")
-    assert Checkpoint(tmp_path / "last.npz", {"stopping": later}).restore(model) == (4, False)
+    assert Checkpoint(tmp_path / "last.npz", {"stopping": later}).restore(model) == (4, 0, False)
     assert float(later.best_weights[0][0, 0]) == 3.0
     ones = np.ones((1, 1))
     model.fit(ones, ones, epochs=5, initial_epoch=4, validation_data=(ones, ones), verbose=0, callbacks=[later])
@@ -291,7 +291,7 @@ def test_file_of_an_earlier_version_still_reads(tmp_path) -> None:
 
 def test_failed_write_leaves_the_old_file(tmp_path) -> None:
     write_snapshot(tmp_path / "file.npz", [np.ones(1)], {"epoch": 1})
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match="not Python objects"):
         write_snapshot(tmp_path / "file.npz", [np.array([object()])], {"epoch": 2})
     assert read_snapshot(tmp_path / "file.npz")[1] == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["file.npz"]
@@ -307,7 +307,7 @@ def test_epoch_that_is_not_finite_does_not_replace_the_checkpoint(tmp_path, what
     model.set_weights([np.array([[np.nan if what == "weights" else 5.0]])])
     with pytest.warns(UserWarning, match="Epoch 2 has no finite loss or weights"):
         checkpoint.on_epoch_end(1, {"loss": float("nan") if what == "loss" else 1.0})
-    assert checkpoint.restore(model) == (1, False)
+    assert checkpoint.restore(model) == (1, 0, False)
     assert float(model.get_weights()[0][0, 0]) == 3.0
 
 
@@ -355,7 +355,7 @@ def test_bfloat16_network_goes_through_a_checkpoint(tmp_path) -> None:
     checkpoint.set_model(written)
     written.stop_training = False
     checkpoint.on_epoch_end(0, {"loss": 1.0})
-    assert checkpoint.restore(restored) == (1, False)
+    assert checkpoint.restore(restored) == (1, 0, False)
     for one, other in zip(written.get_weights(), restored.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 

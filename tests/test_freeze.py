@@ -283,7 +283,7 @@ def test_resuming_inside_the_frozen_epochs_equals_never_having_stopped(tmp_path)
     model, checkpoint = begun()
     fit(model, Freeze("stem", first_epoch=1, until=3), checkpoint, epochs=2)
     model, checkpoint = begun()
-    first, _ = checkpoint.restore(model)
+    first = checkpoint.restore(model).epoch
     assert first == 2
     trace = Trace()
     fit(model, Freeze("stem", first_epoch=1, until=3), trace, epochs=4, initial_epoch=first)

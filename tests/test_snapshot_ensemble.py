@@ -153,7 +153,7 @@ def test_resumed_training_has_all_snapshots(tmp_path, on_disk, keep) -> None:
 
         ensemble = SnapshotEnsemble([1, 1, 2], tmp_path / "snapshots" if on_disk else None, keep)
         checkpoint = Checkpoint(tmp_path / "last.npz", {"ensemble": ensemble})
-        first, _ = checkpoint.restore(model)
+        first = checkpoint.restore(model).epoch
         with pytest.raises(InterruptedError):
             fit(model, 4, ensemble, checkpoint, Stop(), first=first)
         made.append(weights(ensemble))

@@ -29,13 +29,31 @@ def data() -> Data:
     return Data(pictures.astype("uint8"), {"label": labels.astype("int32")}, CLASSES)
 
 
-def train(data: Data, folder: Path, resume: bool = False, **choices: object) -> training.Trained:
+class StopAt(keras.callbacks.Callback):
+    """The end of the process after a step of an epoch, counted in this sitting."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        super().__init__()
+        self.at = (epoch, step)
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None) -> None:
+        if (self.epoch, batch) == self.at:
+            raise KeyboardInterrupt
+
+
+def train(
+    data: Data, folder: Path, resume: bool = False, callbacks: tuple = (), seconds: float = 120, **choices: object
+) -> training.Trained:
     chosen = {"model": "airbench94", "width": 0.125, "epochs": 4, "batch_size": 8, "precision": "float32"}
     chosen |= {"scales": ((0.5, 0.25), (0.75, 0.25)), "optimizer": "muon_sgd", "lr": 0.02, "image_size": (18, 18)}
     chosen |= choices
     recipe = resolve(chosen, 40, (18, 18), list(CLASSES.values()))
     index = np.arange(48)
-    return training.train(recipe, data, index[:40], index[40:], folder, Console(quiet=True), resume=resume)
+    options = {"resume": resume, "callbacks": callbacks, "checkpoint_seconds": seconds}
+    return training.train(recipe, data, index[:40], index[40:], folder, Console(quiet=True), **options)
 
 
 def test_predictions_average_the_views_that_the_recipe_names() -> None:
@@ -49,11 +67,11 @@ def test_predictions_average_the_views_that_the_recipe_names() -> None:
 def test_training_stopped_between_two_sizes_goes_on_to_the_same_weights(data, tmp_path, monkeypatch) -> None:
     begun, batches = [], training.training_batches
 
-    def noted(recipe, data, index, first_epoch, size, only):
+    def noted(recipe, data, index, first_epoch, size, only, first_step):
         begun.append((first_epoch, size, None if only is None else len(only)))
         if stop_at == first_epoch:
             raise KeyboardInterrupt
-        return batches(recipe, data, index, first_epoch, size, only)
+        return batches(recipe, data, index, first_epoch, size, only, first_step)
 
     monkeypatch.setattr(training, "training_batches", noted)
     stop_at = None
@@ -70,6 +88,19 @@ def test_training_stopped_between_two_sizes_goes_on_to_the_same_weights(data, tm
     for found, expected in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
     assert resumed.seconds > sum(row["seconds"] for row in resumed.history[:2])
+
+
+def test_training_stopped_within_epochs_goes_on_to_the_same_weights(data, tmp_path) -> None:
+    """Epochs of small pictures, of the hardest ones, and one that is interrupted twice."""
+    whole = train(data, tmp_path / "whole", hardest=0.5)
+    for resume, at in ((False, (0, 3)), (True, (1, 1)), (True, (2, 1)), (True, (2, 0))):
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "part", resume=resume, callbacks=(StopAt(*at),), seconds=0, hardest=0.5)
+    resumed = train(data, tmp_path / "part", resume=True, seconds=0, hardest=0.5)
+    for found, expected in zip(resumed.history, whole.history, strict=True):
+        assert {**found, "seconds": 0} == {**expected, "seconds": 0}
+    for found, expected in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_the_best_epoch_is_put_back_once_at_the_end(data, tmp_path, monkeypatch) -> None:

@@ -346,7 +346,7 @@ def test_resumed_training_ends_with_the_same_average(tmp_path, decay) -> None:
             model, average = network(), WeightAverage(decay, every=1 if decay is None else 2)
             stopping = EarlyStopping("val_loss", average=average)
             checkpoint = Checkpoint(path, {"average": average, "stopping": stopping})
-            first, _ = checkpoint.restore(model)
+            first = checkpoint.restore(model).epoch
             train(model, [average, stopping, checkpoint], epochs, first)
         results.append([*average.raw_weights, *average.averaged_weights, *model.get_weights()])
     assert_equal(*results)
