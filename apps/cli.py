@@ -115,6 +115,15 @@ def compete(
     seed: Annotated[
         int | None, typer.Option(help="Of split, weights, order and augmentation.", show_default="0")
     ] = None,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic", help="The same bits every time, also after a kill and `--resume`.", show_default="off"
+        ),
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(min=0, help="How often training is written to disk, besides after every epoch.")
+    ] = 2.0,
     out: Annotated[
         Path | None, typer.Option(help="Run folder, must be new.", show_default="runs/NAME, runs/NAME-2, ...")
     ] = None,
@@ -148,6 +157,7 @@ def compete(
         "transfer": transfer,
         "val": parse_val(val),
         "seed": seed,
+        "deterministic": deterministic,
         "image_size": parse_size(image_size),
     }
     # A resumed run has a recipe already: what is given now is only compared with it.
@@ -169,6 +179,7 @@ def compete(
         resume=resume,
         probabilities=probabilities,
         memory=memory,
+        checkpoint_minutes=checkpoint_minutes,
         from_scratch=from_scratch,
         console=Console(quiet),
     )

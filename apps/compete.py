@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import pipelines
 from apps import files, run_folder
@@ -49,6 +50,8 @@ def compete(
     resume: bool = False,
     probabilities: bool = False,
     memory: float | None = None,
+    minutes: float | None = None,
+    checkpoint_minutes: float = 2.0,
     from_scratch: bool = True,
     console: Console | None = None,
 ) -> Path | None:
@@ -66,6 +69,8 @@ def compete(
         probabilities: Write probabilities.csv as well.
         from_scratch: Whether the competition forbids published weights: `transfer` is refused.
         memory: GiB that decoded pictures may take, else they are read from disk; None for a quarter of what is free.
+        minutes: What all of it may take; None for what suits the data.
+        checkpoint_minutes: How often a training is written to disk, besides after every epoch.
 
     Raises:
         ValueError, FileNotFoundError: The data or the choices do not fit, before any training.
@@ -87,6 +92,10 @@ def compete(
         choices=dict(choices),
         saved_models=os.fspath(saved_models),
         probabilities=probabilities,
+        strict=strict,
+        memory=memory,
+        minutes=minutes,
+        checkpoint_minutes=checkpoint_minutes,
     )
     run, fingerprint = out, None
     if resume:
@@ -96,11 +105,13 @@ def compete(
         raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
     for folder in (run or Path("runs"), Path(order.saved_models)):
         files.require_writable(folder)
-    allowed = None if memory is None else memory * 2**30
-    plan = make_plan(pipelines.open_dataset(source, **order.columns), order.choices, strict, console, allowed)
+    allowed = None if order.memory is None else order.memory * 2**30
+    plan = make_plan(pipelines.open_dataset(source, **order.columns), order.choices, order.strict, console, allowed)
     print_plan(plan, console)
-    if fingerprint not in (None, plan.fingerprint):
-        raise ValueError(f"The pictures or labels of {source} have changed since {run} was begun. Start a new run.")
+    if run is not None and fingerprint is not None:
+        run_folder.check_same_data(run, fingerprint, plan.fingerprint)
+    if plan.recipe.deterministic:
+        tf.config.experimental.enable_op_determinism()
     if dry_run:
         seconds = measure_seconds(plan.recipe, plan.data, [len(train_index) for train_index, _ in plan.splits])
         console.say(f"time      about {duration(seconds)} of training on this machine (measured on a few steps)")
@@ -135,9 +146,9 @@ def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console
     trained = []
     for number, (train_index, val_index) in enumerate(plan.splits, start=1):
         what = f"fold {number} of {len(plan.splits)}" if len(plan.splits) > 1 else "training"
-        trained.append(
-            train(recipe, data, train_index, val_index, run / "checkpoints" / str(number), console, what, resume)
-        )
+        folder = run / "checkpoints" / str(number)
+        seconds = 60 * order.checkpoint_minutes
+        trained.append(train(recipe, data, train_index, val_index, folder, console, what, resume, seconds))
     run_folder.write_history([one.history for one in trained], run)
     classifier = make_classifier(plan, trained)
     estimates = estimate(plan, trained)

@@ -38,6 +38,7 @@ class Plan:
         groups: The group of every labelled picture; None without groups.
         splits: Index pairs (train, validation).
         encoded: Where the labelled pictures lie.
+        hidden: Where the hidden pictures lie, of the rows of the submission that have one.
         test_pictures: The hidden pictures that could be read.
         test_readable: For every row of the submission, whether it has a picture in `test_pictures`.
         left_out: What was left out and why, a line each.
@@ -50,6 +51,7 @@ class Plan:
     groups: np.ndarray | None
     splits: list[Split]
     encoded: Encoded
+    hidden: Encoded
     test_pictures: Pictures
     test_readable: np.ndarray
     left_out: list[str]
@@ -61,13 +63,26 @@ class Plan:
         return np.array([]) if self.competition.test is None else self.competition.test["id"].to_numpy()
 
     @property
-    def fingerprint(self) -> str:
-        """A hash of ids, labels, picture files and splits, which tells a resumed run whether its data are the same."""
-        table = pd.concat([self.competition.train["id"], self.competition.labels], axis=1).to_csv(index=False)
-        digest = hashlib.sha256(table.encode("utf-8", "replace"))
-        for numbers in (self.encoded.checksums, *(index for pair in self.splits for index in pair)):
-            digest.update(np.ascontiguousarray(numbers, "int64").data)
-        return digest.hexdigest()[:16]
+    def fingerprint(self) -> dict[str, str]:
+        """What a resumed run must find again: a number and a hash for each part of the data, by its name."""
+        parts: dict[str, tuple[int, Iterable[bytes]]] = {
+            "labelled ids": (len(self.data.pictures), [_as_bytes(self.competition.train["id"])]),
+            "labels": (len(self.data.pictures), [_as_bytes(self.competition.labels)]),
+            "labelled pictures": (len(self.data.pictures), [_as_bytes(self.encoded.checksums)]),
+            "validation split": (len(self.splits), [_as_bytes(index) for pair in self.splits for index in pair]),
+            "hidden ids": (len(self.test_ids), [_as_bytes(pd.Series(self.test_ids))]),
+            "hidden pictures": (len(self.hidden), [_as_bytes(self.hidden.checksums)]),
+        }
+        return {
+            name: f"{count:,}, {hashlib.sha256(b'|'.join(contents)).hexdigest()[:12]}"
+            for name, (count, contents) in parts.items()
+        }
+
+
+def _as_bytes(values: pd.Series | pd.DataFrame | np.ndarray) -> bytes:
+    if isinstance(values, np.ndarray):
+        return np.ascontiguousarray(values, "int64").tobytes()
+    return values.to_csv(index=False).encode("utf-8", "replace")
 
 
 def make_plan(
@@ -125,6 +140,7 @@ def make_plan(
         groups=groups,
         splits=splits,
         encoded=labelled,
+        hidden=hidden,
         test_pictures=test_pictures[np.delete(np.arange(len(hidden)), list(test_errors))],
         test_readable=test_readable,
         left_out=left_out,

@@ -84,6 +84,7 @@ class Recipe:
         warmup: Fraction of the training in which the rate rises.
         patience: Epochs without a better validation accuracy before training stops; 0 never stops.
         seed: Of the split, the initial weights, the order and the augmentation.
+        deterministic: Only operations that give the same bits every time; without it most do on processors, too.
         stem: "small" keeps the resolution in the first layers, "imagenet" does not.
         activation, norm, dropout, stochastic_depth, se, l1, l2, initializer, input_noise, frozen_scale, whitening: As
             in `kerascnn.blocks.Net`; None is the network's own.
@@ -138,6 +139,7 @@ class Recipe:
     warmup: float = 0.25
     patience: int = 10
     seed: int = 0
+    deterministic: bool = False
     stem: str | None = None
     activation: str | None = None
     norm: str | None = None

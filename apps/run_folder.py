@@ -17,7 +17,6 @@ from typing import Any
 import apps
 from apps import files
 from apps.recipe import check_choices
-from apps.recipes import Choices
 
 PACKAGES = ("kerascnn", "tensorflow", "keras", "numpy")
 
@@ -32,6 +31,10 @@ class Order:
         choices: Fields of the recipe that were settled.
         saved_models: Where the export goes.
         probabilities: Whether probabilities.csv is wanted.
+        strict: Whether nothing may be left out.
+        memory: GiB that decoded pictures may take; None for what is worked out.
+        minutes: What the run may take; None for what suits the data.
+        checkpoint_minutes: How often a training is written to disk, besides after every epoch.
     """
 
     data: str
@@ -39,6 +42,10 @@ class Order:
     choices: dict[str, Any]
     saved_models: str
     probabilities: bool
+    strict: bool = False
+    memory: float | None = None
+    minutes: float | None = None
+    checkpoint_minutes: float = 2.0
 
 
 def find_interrupted(name: str, out: Path | None) -> Path:
@@ -72,7 +79,7 @@ def remove_unfinished(run: Path) -> None:
         path.unlink()
 
 
-def write_record(run: Path, order: Order, recipe: Mapping[str, Any], fingerprint: str) -> None:
+def write_record(run: Path, order: Order, recipe: Mapping[str, Any], fingerprint: Mapping[str, str]) -> None:
     """recipe.json: everything needed to repeat the run, and to know a resumed one again."""
     record = {
         **asdict(order),
@@ -91,46 +98,57 @@ def read_record(run: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}. Start a new run.") from error
-    needed = {field.name for field in fields(Order)} | {"recipe", "fingerprint", "command"}
+    needed = {field.name for field in fields(Order)} | {"recipe", "fingerprint", "command", "versions"}
     if not isinstance(record, dict) or not needed <= set(record):
         raise ValueError(f"{path} is no record of a run. Start a new run.")
     return record
 
 
-def kept_order(run: Path, order: Order) -> tuple[Order, str]:
+def kept_order(run: Path, order: Order) -> tuple[Order, dict[str, str]]:
     """The order a run was begun with, its recipe complete, and the fingerprint of its data.
 
     Raises:
-        ValueError: `order` asks for something else; the message lists the differences.
+        ValueError: `order` asks for something else, or the packages are of other versions; the message lists the
+            differences.
     """
     record = read_record(run)
-    if differing := [name for name, value in order.columns.items() if value and value != record["columns"][name]]:
-        raise ValueError(f"A resumed run keeps its columns; {', '.join(differing)} differ. Start a new run.")
+    if differing := differences(record, order):
+        raise ValueError(
+            f"A resumed run keeps its data, recipe and versions: {'; '.join(differing)}. "
+            "Drop these options, install the versions it was begun with, or start a new run."
+        )
     kept = replace(
         order,
         columns=record["columns"],
-        choices=kept_choices(record, order.choices),
+        choices=dict(check_choices(record["recipe"])),
         saved_models=record["saved_models"],
         probabilities=order.probabilities or record["probabilities"],
+        strict=order.strict or record["strict"],
+        memory=record["memory"] if order.memory is None else order.memory,
+        minutes=record["minutes"],
     )
     return kept, record["fingerprint"]
 
 
-def kept_choices(record: Mapping[str, Any], choices: Choices) -> dict[str, Any]:
-    """The recipe a run was begun with, complete.
-
-    Raises:
-        ValueError: One of `choices` differs from it; the message lists the differences.
-    """
-    kept, chosen = dict(check_choices(record["recipe"])), check_choices(record["choices"])
-    differences = [
-        f"{name} is {kept.get(name, 'not there')}, asked for {value}"
-        for name, value in choices.items()
-        if value not in (kept.get(name), chosen.get(name, kept.get(name)))
+def differences(record: Mapping[str, Any], order: Order) -> list[str]:
+    """What an order asks for that a run was not begun with, and packages of other versions, each in words."""
+    kept, chosen = check_choices(record["recipe"]), check_choices(record["choices"])
+    # Asked for again, what was asked for and then fitted to the data is the same.
+    asked = [(name, value, (kept.get(name), chosen.get(name, kept.get(name)))) for name, value in order.choices.items()]
+    asked += [(name, value, (record["columns"][name],)) for name, value in order.columns.items() if value]
+    asked += [("minutes", order.minutes, (record["minutes"],))] if order.minutes is not None else []
+    now = package_versions()
+    versions = [(package, now[package], (record["versions"].get(package),)) for package in now]
+    return [f"{name} is {before[0]}, asked for {value}" for name, value, before in asked if value not in before] + [
+        f"{name} was {before[0]}, is {value}" for name, value, before in versions if value not in before
     ]
-    if differences:
-        raise ValueError(f"A resumed run keeps its recipe: {'; '.join(differences)}. Drop these options or start anew.")
-    return kept
+
+
+def check_same_data(run: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise a `ValueError` that lists what has changed, where a resumed run would train on other data."""
+    changed = [f"{what} (was {before.get(what)}, is {now[what]})" for what in now if now[what] != before.get(what)]
+    if changed:
+        raise ValueError(f"The data have changed since {run} was begun: {', '.join(changed)}. Start a new run.")
 
 
 @contextmanager

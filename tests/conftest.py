@@ -49,7 +49,12 @@ COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 @pytest.fixture
 def colours(tmp_path: Path) -> Path:
     """A competition that is easy to learn: 60 pictures of three colours, 9 hidden ones, answers."""
-    root = tmp_path / "colours"
+    return make_colours(tmp_path)
+
+
+def make_colours(folder: Path) -> Path:
+    """Write that competition to the folder "colours" in `folder`."""
+    root = folder / "colours"
     train, test, answers = ["image,label"], ["image"], ["image,label"]
     for index in range(60):
         label = list(COLOURS)[index % 3]

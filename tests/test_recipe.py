@@ -11,7 +11,7 @@ import kerascnn
 from apps.options import recipe_choices
 from apps.recipe import LIMITS, NETWORK_OPTIONS, Recipe, check_choices, load_choices
 from apps.resolve import resolve
-from apps.run_folder import kept_choices
+from apps.run_folder import Order, differences, package_versions
 
 ANIMALS, NUMBERS = ["cat", "dog"], ["0", "1", "7"]
 
@@ -194,12 +194,23 @@ def test_unknown_recipe_error_lists_the_recipes(tmp_path) -> None:
         load_choices(str(tmp_path / "text.json"))
 
 
-def test_resumed_run_refuses_another_recipe_and_says_where_it_differs() -> None:
+def test_resumed_run_refuses_another_recipe_and_other_versions_and_says_where_they_differ() -> None:
+    columns = {"targets": ["label"], "group": None, "id_column": None}
     record = {"recipe": {"epochs": 8, "seed": 0, "batch_size": 60}, "choices": {"batch_size": 100}}
-    assert kept_choices(record, {"epochs": 8}) == record["recipe"]
-    assert kept_choices(record, {"batch_size": 100}) == record["recipe"]  # asked for again, clipped again
-    with pytest.raises(ValueError, match="epochs is 8, asked for 10"):
-        kept_choices(record, {"epochs": 10, "seed": 0})
+    record |= {"columns": columns, "minutes": None, "versions": package_versions()}
+
+    def asked(choices: dict, **others: object) -> list[str]:
+        given = {"columns": columns, "saved_models": "saved_models", "probabilities": False, **others}
+        return differences(record, Order(data="digits", choices=choices, **given))
+
+    assert asked({"epochs": 8}) == []
+    assert asked({"batch_size": 100}) == []  # asked for again, clipped again
+    assert asked({}, columns=dict.fromkeys(columns)) == []  # worked out again
+    assert asked({"epochs": 10, "seed": 0}) == ["epochs is 8, asked for 10"]
+    assert asked({}, columns={**columns, "targets": ["kids"]}) == ["targets is ['label'], asked for ['kids']"]
+    assert asked({}, minutes=5.0) == ["minutes is None, asked for 5.0"]
+    record["versions"] = {**package_versions(), "keras": "2.15.0"}
+    assert asked({"epochs": 1}) == ["epochs is 8, asked for 1", f"keras was 2.15.0, is {package_versions()['keras']}"]
 
 
 @pytest.mark.parametrize(

@@ -172,13 +172,13 @@ def test_time_left_knows_that_small_pictures_take_less(monkeypatch) -> None:
     log = EpochLog(Console(quiet=True), "training", [4, 4, 4, 4], ["label"], work=[4, 4, 8, 8])
     log.on_train_begin()
     now[0] += 5
-    assert log._seconds_left(0, 0.5) == pytest.approx(55)
+    assert log._seconds_left(0, 2) == pytest.approx(55)
     now[0] += 15
-    assert log._seconds_left(1, 1.0) == pytest.approx(40)
+    assert log._seconds_left(2, 0) == pytest.approx(40)
     log.history = [{}, {}, {}]
     log.on_train_begin()
     now[0] += 10
-    assert log._seconds_left(3, 0.5) == pytest.approx(10)
+    assert log._seconds_left(3, 2) == pytest.approx(10)
 
 
 def test_epochs_of_small_pictures_count_as_less_work(data, tmp_path, monkeypatch) -> None:
