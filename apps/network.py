@@ -12,7 +12,7 @@ import kerascnn
 from apps.data import Data, evenly_spaced
 from apps.phases import phases
 from apps.recipe import NETWORK_OPTIONS, Recipe
-from callbacks import NO_DECAY, HardestExamples, OneCycleSchedule, ParameterGroup, get_optimizer
+from callbacks import NO_DECAY, HardestExamples, OneCycleSchedule, Paced, ParameterGroup, get_optimizer
 from kerascnn.imagenet import check_published
 from kerascnn.layer_table import without_values
 from kerascnn.whitening import PIXELS, PatchWhitening
@@ -67,14 +67,15 @@ def compile_network(
     classes: Mapping[str, int],
     total_steps: int,
     hardest: HardestExamples | None = None,
+    paced: bool = False,
 ) -> None:
-    """Attach the losses (the mean over the heads), the optimiser and the one-cycle schedule."""
+    """Attach the losses (the mean over the heads), the optimiser and the one-cycle schedule, `paced` if wanted."""
     metrics = {head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in classes}
     if hardest is not None:
         for values in metrics.values():
             values.append(hardest.metric())
     model.compile(
-        make_optimizer(recipe, total_steps),
+        make_optimizer(recipe, total_steps, paced),
         loss={head: keras.losses.CategoricalCrossentropy(from_logits=True, name=head) for head in classes},
         loss_weights={head: 1 / len(classes) for head in classes},
         weighted_metrics=metrics,
@@ -83,11 +84,12 @@ def compile_network(
     )
 
 
-def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:
-    """The recipe's optimiser, its rate on the one-cycle schedule."""
+def make_optimizer(recipe: Recipe, total_steps: int, paced: bool = False) -> keras.optimizers.Optimizer:
+    """The recipe's optimiser, its rate on the one-cycle schedule, whose pace can be changed where it is `paced`."""
     rate = OneCycleSchedule(
         recipe.lr, total_steps, warmup=recipe.warmup, tail=0.0, final_factor=1e-4, curve=recipe.curve
     )
+    rate = Paced(rate) if paced else rate
     groups = [NO_DECAY]
     if recipe.bias_rate != 1:
         groups.append(ParameterGroup(r"(beta|bias)$", rate=recipe.bias_rate))

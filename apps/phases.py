@@ -22,10 +22,11 @@ class Phase:
     first_step: int = 0
 
 
-def phases(recipe: Recipe, first_epoch: int = 0, first_step: int = 0) -> list[Phase]:
+def phases(recipe: Recipe, first_epoch: int = 0, first_step: int = 0, more: int = 0) -> list[Phase]:
     """What is left of the training from a step of an epoch on; the last epoch always has the recipe's own size.
 
-    Where a recipe chooses the hardest pictures, every epoch is a phase: they are chosen anew.
+    Where a recipe chooses the hardest pictures, every epoch is a phase: they are chosen anew. `more` epochs like the
+    last one follow.
     """
     sizes: list[tuple[int, tuple[int, int] | None]] = []  # (end, size)
     shares = 0.0
@@ -42,6 +43,10 @@ def phases(recipe: Recipe, first_epoch: int = 0, first_step: int = 0) -> list[Ph
             if cut > begin:
                 found.append(Phase((begin, cut), size, recipe.hardest if begin >= chosen_from else 1.0))
                 begin = cut
+    if recipe.hardest < 1:
+        found += [replace(found[-1], epochs=(end + number, end + number + 1)) for number in range(more)]
+    else:
+        found[-1] = replace(found[-1], epochs=(found[-1].epochs[0], end + more))
     left = [phase for phase in found if phase.epochs[1] > first_epoch]
     left = [replace(phase, epochs=(max(phase.epochs[0], first_epoch), phase.epochs[1])) for phase in left]
     if left and first_step:

@@ -133,14 +133,22 @@ def kept_order(run: Path, order: Order) -> tuple[Order, dict[str, str]]:
 def differences(record: Mapping[str, Any], order: Order) -> list[str]:
     """What an order asks for that a run was not begun with, and packages of other versions, each in words."""
     kept, chosen = check_choices(record["recipe"]), check_choices(record["choices"])
-    # Asked for again, what was asked for and then fitted to the data is the same.
-    asked = [(name, value, (kept.get(name), chosen.get(name, kept.get(name)))) for name, value in order.choices.items()]
-    asked += [(name, value, (record["columns"][name],)) for name, value in order.columns.items() if value]
-    asked += [("minutes", order.minutes, (record["minutes"],))] if order.minutes is not None else []
-    now = package_versions()
-    versions = [(package, now[package], (record["versions"].get(package),)) for package in now]
-    return [f"{name} is {before[0]}, asked for {value}" for name, value, before in asked if value not in before] + [
-        f"{name} was {before[0]}, is {value}" for name, value, before in versions if value not in before
+    # What was asked for may have been fitted to the data: both are the same recipe.
+    found = [
+        f"{name} is {kept.get(name)}, asked for {value}"
+        for name, value in order.choices.items()
+        if value not in (kept.get(name), chosen.get(name, kept.get(name)))
+    ]
+    others = {**record["columns"], "minutes": record["minutes"]}
+    found += [
+        f"{name} is {others[name]}, asked for {value}"
+        for name, value in {**order.columns, "minutes": order.minutes}.items()
+        if value and value != others[name]
+    ]
+    return found + [
+        f"{name} was {record['versions'].get(name)}, is {value}"
+        for name, value in package_versions().items()
+        if value != record["versions"].get(name)
     ]
 
 

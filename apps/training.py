@@ -16,9 +16,9 @@ from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
 from apps.data import Data
 from apps.network import build_network, compile_network, whiten
-from apps.phases import phases, steps_of
+from apps.phases import Phase, phases, steps_of
 from apps.recipe import Recipe
-from callbacks import Checkpoint, EarlyStopping, HardestExamples, OneTraining, TerminateOnDivergence
+from callbacks import Checkpoint, Deadline, EarlyStopping, HardestExamples, OneTraining, TerminateOnDivergence
 from callbacks.checkpoint import Position
 from pipelines import make_eval, make_train
 from pipelines.batches import places_of_epoch
@@ -49,6 +49,7 @@ def train(
     what: str = "training",
     resume: bool = False,
     checkpoint_seconds: float = 120.0,
+    seconds: float | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Trained:
     """Train the recipe's network on `train_index`, watch it on `val_index`, keep the best epoch.
@@ -62,6 +63,7 @@ def train(
         what: How to call it there.
         resume: Go on from what `folder` holds.
         checkpoint_seconds: How often, besides after every epoch, "last.npz" is written.
+        seconds: When to end: the recipe's epochs are what was foreseen, and more or fewer are trained (`Deadline`).
         callbacks: Further ones, which see every epoch after it was logged and before it is written to disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,9 +73,11 @@ def train(
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     whiten(model, data)
     hardest = HardestExamples(len(train_index)) if recipe.hardest < 1 else None
-    each = [phase for phase in phases(recipe) for _ in range(*phase.epochs)]
+    more = 0 if seconds is None else 2 * recipe.epochs + 10  # epochs that a faster machine may add
+    each = [phase for phase in phases(recipe, more=more) for _ in range(*phase.epochs)]
     steps = [steps_of(recipe, phase, len(train_index)) for phase in each]
-    compile_network(model, recipe, data.num_classes, sum(steps), hardest)
+    planned = sum(steps[: recipe.epochs])
+    compile_network(model, recipe, data.num_classes, planned, hardest, paced=seconds is not None)
 
     stopping = EarlyStopping(
         lambda logs: validation_score(logs, list(data.classes)),
@@ -84,19 +88,22 @@ def train(
         start_epoch=next(phase.epochs[0] for phase in phases(recipe) if phase.size is None),
     )
     work = [count * math.prod(phase.size or recipe.image_size) for count, phase in zip(steps, each, strict=True)]
-    progress = EpochLog(console, what, steps, list(data.classes), work)
+    deadline = None if seconds is None else Deadline(seconds, recipe.epochs, planned)
+    progress = EpochLog(console, what, steps, list(data.classes), work, deadline)
     divergence = TerminateOnDivergence()
-    watched: dict[str, Any] = {"log": progress, "divergence": divergence}
+    watched: dict[str, Any] = {"deadline": deadline} if deadline else {}
+    watched |= {"log": progress, "divergence": divergence}
     watched |= {"hardest": hardest} if hardest else {}
     watched |= {"stopping": stopping} if len(val_index) else {}
     checkpoint = Checkpoint(folder / "last.npz", watched, checkpoint_seconds)
     begin = _restore(checkpoint, model, data, console, what, steps) if resume else Position()
     start = time.monotonic() - progress.seconds_before
-    if begin.epoch < recipe.epochs and not begin.stopped:
+    if begin.epoch < len(steps) and not begin.stopped:
         one = OneTraining([*watched.values(), *callbacks, checkpoint], add_history=True, model=model, verbose=0)
-        with console.progress(what, sum(steps)) as progress.bar, warnings.catch_warnings():
+        with console.progress(what, planned) as progress.bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
-            _fit(model, recipe, data, train_index, val_index, one, begin, hardest)
+            todo = phases(recipe, begin.epoch, begin.step, more)
+            _fit(model, recipe, data, train_index, val_index, one, todo, hardest)
         if divergence.message:
             raise ValueError(f"{divergence.message} With `--lr` that is a new run.")
     elif len(val_index) and stopping.best_weights is not None:
@@ -106,7 +113,7 @@ def train(
     pictures = sum(steps[: len(progress.history)]) * recipe.batch_size
     speed = pictures / max(sum(row["seconds"] for row in progress.history), 1e-9)
     best = len(progress.history) if stopping.best_epoch is None else stopping.best_epoch + 1
-    if len(progress.history) < recipe.epochs:
+    if stopping.stopped_epoch is not None:
         console.say(f"  {what}: stopped early: no epoch after {best} was better")
     score = None if stopping.best_epoch is None else float(stopping.best)
     return Trained(finished, progress.history, best, score, time.monotonic() - start, speed)
@@ -138,14 +145,14 @@ def _fit(
     train_index: np.ndarray,
     val_index: np.ndarray,
     callbacks: OneTraining,
-    position: Position,
+    todo: Sequence[Phase],
     hardest: HardestExamples | None,
 ) -> None:
-    """What is left of the training from `position` on: a `fit` for every phase, one training for the callbacks."""
+    """What is left of the training: a `fit` for every phase, one training for the callbacks."""
     held_out = data.take(val_index)
     watch = make_eval(held_out.pictures, held_out.labels, data.num_classes) if len(val_index) else None
     size: tuple[int, int] | None = None
-    for phase in phases(recipe, position.epoch, position.step):
+    for phase in todo:
         begin, end = phase.epochs
         only = None
         if hardest:
@@ -156,7 +163,7 @@ def _fit(
             model.make_train_function(force=True)
             size = phase.size
         steps = steps_of(recipe, phase, len(train_index)) - phase.first_step
-        callbacks.set_params({"epochs": recipe.epochs, "steps": steps, "verbose": 0})
+        callbacks.set_params({"epochs": todo[-1].epochs[1], "steps": steps, "verbose": 0})
         model.fit(
             training_batches(recipe, data, train_index, begin, size, only, phase.first_step),
             steps_per_epoch=steps,
@@ -200,7 +207,7 @@ def training_batches(
 
 
 def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], steps: int = 5) -> float:
-    """How long training on so many pictures (one number a fold) would take here: a few real steps, the median."""
+    """How long training on so many pictures (one number a network) would take here: a few real steps, the median."""
     data = data.with_keras_names()
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     compile_network(model, recipe, data.num_classes, steps)
@@ -245,6 +252,7 @@ class EpochLog(keras.callbacks.Callback):
         steps: Of every epoch.
         heads: Whose accuracy is shown, the mean.
         work: How long every epoch takes compared to the others.
+        deadline: Knows how many of these epochs will be trained, and when the training ends; None for all of them.
     """
 
     def __init__(
@@ -254,15 +262,21 @@ class EpochLog(keras.callbacks.Callback):
         steps: Sequence[int],
         heads: Sequence[str],
         work: Sequence[float],
+        deadline: Deadline | None = None,
     ) -> None:
         super().__init__()
         self.console, self.what, self.steps, self.heads, self.work = console, what, steps, heads, work
-        self.epochs = len(steps)
+        self.deadline = deadline
         self.history: list[dict[str, float]] = []
         self.seconds_before = 0.0
         self.bar: Bar | None = None
         self._step = 0  # of the running epoch
         self._training_seconds = 0.0  # so far in it
+
+    @property
+    def epochs(self) -> int:
+        """How many there will be."""
+        return self.deadline.epochs if self.deadline else len(self.steps)
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Remember when this sitting began."""
@@ -308,8 +322,8 @@ class EpochLog(keras.callbacks.Callback):
 
     def _seconds_left(self, epoch: int, step: int) -> float:
         """After some steps of an epoch, if the rest goes as this sitting went so far."""
-        done = self._done(epoch, step)
-        return (time.monotonic() - self._began) * (sum(self.work) - done) / max(done - self._done_before, 1e-9)
+        done, total = self._done(epoch, step), sum(self.work[: self.epochs])
+        return (time.monotonic() - self._began) * max(total - done, 0.0) / max(done - self._done_before, 1e-9)
 
     def _done(self, epoch: int, step: int) -> float:
         """The work of the epochs before, and of some steps of this one."""

@@ -2,7 +2,7 @@
 
 from callbacks.batch_size import BatchSizeSchedule, linear_scaling, square_root_scaling
 from callbacks.checkpoint import Checkpoint
-from callbacks.combinators import CyclicMomentum, Scale, Sequence, WarmUp
+from callbacks.combinators import CyclicMomentum, Paced, Scale, Sequence, WarmUp
 from callbacks.curves import one_cycle
 from callbacks.cyclic_schedules import (
     ExpRangeSchedule,
@@ -11,6 +11,7 @@ from callbacks.cyclic_schedules import (
     TriangularSchedule,
     WarmRestartsSchedule,
 )
+from callbacks.deadline import Deadline
 from callbacks.divergence import TerminateOnDivergence
 from callbacks.early_stopping import EarlyStopping
 from callbacks.filters import first_layer_filters, plot_filters
@@ -56,6 +57,7 @@ __all__ = [
     "CosineSchedule",
     "CyclicLR",
     "CyclicMomentum",
+    "Deadline",
     "EarlyStopping",
     "ExampleLoss",
     "ExpRangeSchedule",
@@ -76,6 +78,7 @@ __all__ = [
     "OneCycle",
     "OneCycleSchedule",
     "OneTraining",
+    "Paced",
     "ParameterGroup",
     "PiecewiseConstantSchedule",
     "PolynomialSchedule",

@@ -202,6 +202,54 @@ class Scale(_Combined):
 
 
 @register
+class Paced(_Combined):
+    """Another schedule that can be gone through faster or slower from any step on, without a jump of the rate.
+
+    `Deadline` does so, to end a training on time.
+
+    Args:
+        schedule: Any `LearningRateSchedule`.
+        line: (step, position, pace): at `step` the schedule inside is at `position`, and moves by `pace` a step.
+
+    >>> from callbacks import LinearSchedule
+    >>> schedule = Paced(LinearSchedule(1.0, steps=8))
+    >>> schedule.set_pace(step=2, pace=3.0)
+    >>> [float(schedule(step)) for step in range(5)]
+    [1.75, 1.375, 0.75, 0.375, 0.0]
+    """
+
+    def __init__(self, schedule: LearningRateSchedule, line: SequenceOf[float] = (0.0, 0.0, 1.0)) -> None:
+        _require_schedule("schedule", schedule)
+        super().__init__(schedule=schedule)
+        self.line = keras.Variable([float(one) for one in line], trainable=False, dtype="float32", name="pace")
+
+    def __call__(self, step: Step) -> keras.KerasTensor:
+        """The rate at `step`."""
+        start, position, pace = (ops.convert_to_tensor(self.line)[number] for number in range(3))
+        return self.config["schedule"](position + (ops.cast(step, "float32") - start) * pace)
+
+    def position(self, step: float) -> float:
+        """Where the schedule inside is at `step`."""
+        start, position, pace = (float(one) for one in ops.convert_to_numpy(self.line))
+        return position + (step - start) * pace
+
+    def set_pace(self, step: float, pace: float) -> None:
+        """From `step` on, move by `pace` a step."""
+        if not pace > 0:
+            raise ValueError(f"`pace` must be positive. Received: pace={pace}.")
+        self.line.assign([step, self.position(step), pace])
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The line, and those of the schedule inside."""
+        return [self.line, *super().variables]
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, the line as it is now."""
+        return {**super().get_config(), "line": [float(one) for one in ops.convert_to_numpy(self.line)]}
+
+
+@register
 class CyclicMomentum(_Combined):
     """Momentum against the rate: `high` where a cyclic rate is lowest, `low` where it is highest.
 
