@@ -71,6 +71,13 @@ def compete(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the pictures.", show_default="by their number")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Take so long in all: epochs, size of pictures and width are chosen to suit, and training ends on time.",
+            show_default="what suits the data, 20 at most",
+        ),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures per step.", show_default="by their number")] = None,
     image_size: ImageSize = None,
     lr: Annotated[
@@ -179,6 +186,7 @@ def compete(
         resume=resume,
         probabilities=probabilities,
         memory=memory,
+        minutes=minutes,
         checkpoint_minutes=checkpoint_minutes,
         from_scratch=from_scratch,
         console=Console(quiet),

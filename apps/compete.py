@@ -86,6 +86,13 @@ def compete(
             "A competition is from scratch unless you say that its rules allow published weights. "
             f"Received: transfer={choices['transfer']}. Add `--no-from-scratch` if they do."
         )
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"`minutes` must be positive. Received: minutes={minutes}.")
+    if minutes is not None and "epochs" in choices and not resume:
+        raise ValueError(
+            f"`--minutes` chooses the epochs, and {choices['epochs']} are settled already, by `--epochs` or a recipe. "
+            "Leave one of them out."
+        )
     order = run_folder.Order(
         data=source,
         columns={"targets": list(targets) if targets else None, "group": group, "id_column": id_column},
@@ -106,7 +113,9 @@ def compete(
     for folder in (run or Path("runs"), Path(order.saved_models)):
         files.require_writable(folder)
     allowed = None if order.memory is None else order.memory * 2**30
-    plan = make_plan(pipelines.open_dataset(source, **order.columns), order.choices, order.strict, console, allowed)
+    within = None if order.minutes is None else 60 * order.minutes
+    competition = pipelines.open_dataset(source, **order.columns)
+    plan = make_plan(competition, order.choices, order.strict, console, allowed, within)
     print_plan(plan, console)
     if run is not None and fingerprint is not None:
         run_folder.check_same_data(run, fingerprint, plan.fingerprint)
@@ -121,18 +130,20 @@ def compete(
         run.mkdir(parents=True, exist_ok=True)
         run_folder.write_record(run, order, asdict(plan.recipe), plan.fingerprint)
     console.say(f"run       {run}")
-    carry_out(plan, run, order, resume, console)
+    carry_out(plan, run, order, resume, console, None if within is None else began + within - plan.rest)
     console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
     return run
 
 
-def carry_out(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console) -> None:
+def carry_out(
+    plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console, end: float | None = None
+) -> None:
     """`finish`, alone in the run folder; whatever stops it is answered with the command that goes on."""
     again = shlex.join(["kerascnn", "compete", order.data, "--resume", "--out", os.fspath(run)])
     with run_folder.lock(run):
         run_folder.remove_unfinished(run)
         try:
-            finish(plan, run, order, resume, console)
+            finish(plan, run, order, resume, console, end)
         except KeyboardInterrupt:
             console.warn(f"Stopped. {run_folder.best_snapshot(run)} Go on with: {again}")
             raise
@@ -140,15 +151,21 @@ def carry_out(plan: Plan, run: Path, order: run_folder.Order, resume: bool, cons
             raise OSError(f"{run_folder.describe(error)} What is finished is kept; go on with: {again}") from error
 
 
-def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console) -> None:
-    """Train all splits, then write everything a run consists of, the score last."""
+def finish(
+    plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console, end: float | None = None
+) -> None:
+    """Train all splits, until `end` on the monotonic clock, then write everything a run consists of, the score last."""
     competition, recipe, data = plan.competition, plan.recipe, plan.data
-    trained = []
+    trained: list[Trained] = []
+    # Where every bit must be repeatable, the clock decides nothing after the recipe is settled.
+    allowed = None if end is None or recipe.deterministic else max(end - time.monotonic(), 1.0)
     for number, (train_index, val_index) in enumerate(plan.splits, start=1):
         what = f"fold {number} of {len(plan.splits)}" if len(plan.splits) > 1 else "training"
         folder = run / "checkpoints" / str(number)
         seconds = 60 * order.checkpoint_minutes
-        trained.append(train(recipe, data, train_index, val_index, folder, console, what, resume, seconds))
+        left = len(plan.splits) - len(trained)
+        share = None if allowed is None else max(allowed - sum(one.seconds for one in trained), 1.0) / left
+        trained.append(train(recipe, data, train_index, val_index, folder, console, what, resume, seconds, share))
     run_folder.write_history([one.history for one in trained], run)
     classifier = make_classifier(plan, trained)
     estimates = estimate(plan, trained)

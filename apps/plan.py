@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from apps.augmentation import augmentation
+from apps.budget import MINUTES, Workload, suit_time
 from apps.console import Console, duration, percent
 from apps.data import Data
 from apps.network import build_network, check_network
@@ -25,6 +26,8 @@ from pipelines.labels import MISSING
 from pipelines.pictures import choose_size, decoded_bytes, free_for_pictures, open_pictures, picture_sizes
 from pipelines.split import Split, split, split_by_file
 from pipelines.stream import Pictures, Streamed
+
+NEVER_LONG = 20_000  # pictures seen in all epochs, which no network takes long for
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Plan:
         test_readable: For every row of the submission, whether it has a picture in `test_pictures`.
         left_out: What was left out and why, a line each.
         parameters: Of the network.
+        rest: Seconds that predictions and export will take; 0 where the time is not limited.
     """
 
     competition: Competition
@@ -56,6 +60,7 @@ class Plan:
     test_readable: np.ndarray
     left_out: list[str]
     parameters: int
+    rest: float = 0.0
 
     @property
     def test_ids(self) -> np.ndarray:
@@ -86,22 +91,43 @@ def _as_bytes(values: pd.Series | pd.DataFrame | np.ndarray) -> bytes:
 
 
 def make_plan(
-    competition: Competition, choices: Choices, strict: bool, console: Console, memory: float | None = None
+    competition: Competition,
+    choices: Choices,
+    strict: bool,
+    console: Console,
+    memory: float | None = None,
+    seconds: float | None = None,
 ) -> Plan:
-    """Decode every picture, settle the recipe and split; raise for everything that would stop the training later."""
+    """Decode every picture, settle the recipe and split; raise for everything that would stop the training later.
+
+    Args:
+        competition: As opened.
+        choices: Fields of the recipe that are settled.
+        strict: Raise when any row or picture would be left out.
+        console: Says what is found.
+        memory: Bytes that decoded pictures may take.
+        seconds: What the whole run may take; where the epochs are not settled, they are chosen to fill it. None is
+            `budget.MINUTES` at most.
+    """
     for line in competition.columns:
         console.say(f"column    {line}")
     _check_val(choices.get("val"))
     labelled = encoded_pictures(competition.train)
     hidden = _hidden(competition)
-    recipe = resolve(
-        choices,
-        len(labelled),
-        choose_size(picture_sizes(labelled)),
-        list(competition.classes.values()),
+    num_classes = {head: len(names) for head, names in competition.classes.items()}
+    settle = partial(
+        resolve,
+        pictures=len(labelled),
+        size=choose_size(picture_sizes(labelled)),
+        classes=list(competition.classes.values()),
         own_validation=bool((competition.train["part"] == "val").any()),
     )
-    check_network(recipe, {head: len(names) for head, names in competition.classes.items()})
+    recipe, rest = settle(choices), 0.0
+    check_network(recipe, num_classes)
+    if seconds is not None or (recipe.epochs * len(labelled) > NEVER_LONG and "epochs" not in choices):
+        work = Workload.of(len(labelled), len(hidden), recipe.val)
+        within = 60 * MINUTES if seconds is None else seconds
+        recipe, rest = suit_time(choices, settle, within, work, num_classes, console, grow=seconds is not None)
     open_some = partial(open_pictures, size=recipe.image_size, verified=competition.verified, strict=strict)
     (pictures, errors), (test_pictures, test_errors) = _open_both(labelled, hidden, open_some, memory, console)
     left_out = [*competition.left_out, *(f"{labelled.name(place)}: {why}" for place, why in errors.items())]
@@ -145,6 +171,7 @@ def make_plan(
         test_readable=test_readable,
         left_out=left_out,
         parameters=network.count_params(),
+        rest=rest,
     )
 
 

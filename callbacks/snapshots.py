@@ -81,7 +81,7 @@ def _digest(entries: Mapping[str, np.ndarray]) -> str:
     for name in sorted(entries):
         array = entries[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(memoryview(np.ascontiguousarray(array).reshape(-1).view("uint8")))
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 

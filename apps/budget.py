@@ -1,0 +1,197 @@
+"""How much training fits into a time: measured on some steps, then epochs, size of pictures and width are chosen."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from apps.console import Console, duration
+from apps.data import Data
+from apps.network import build_network, compile_network
+from apps.phases import phases, steps_of
+from apps.recipe import Recipe
+from apps.recipes import Choices
+from apps.training import training_batches
+from kerascnn.export import Classifier
+from pipelines.decode import decode_picture, resize
+
+MINUTES = 20.0  # what a run takes at most where nobody says how long it may take, nor how many epochs
+EXPORT = 20.0  # seconds: writing the SavedModel, and starting another process that checks it
+PREDICTED = 128  # pictures of one measured prediction
+# Smaller and larger forms of what suits the data: (factor of the sides, factor of the width).
+FORMS = ((0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (1.0, 1.4), (1.25, 1.4))
+FEWEST, MORE = 0.6, 1.5  # times the epochs that suit the data: what a smaller, and a larger form must leave
+MOST = 4  # times these epochs: more do not help
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run has to do.
+
+    Attributes:
+        trained: For every network, how many pictures it is trained on.
+        held_out: For every network, how many pictures watch it.
+        hidden: How many pictures are predicted at the end, by all networks.
+    """
+
+    trained: Sequence[int]
+    held_out: Sequence[int]
+    hidden: int
+
+    @classmethod
+    def of(cls, pictures: int, hidden: int, val: float | str | None, seeds: int = 1) -> "Workload":
+        """As `val` will split the pictures; about, where a file or a folder says how.
+
+        >>> Workload.of(1000, 50, val=5)
+        Workload(trained=[800, 800, 800, 800, 800], held_out=[200, 200, 200, 200, 200], hidden=50)
+        """
+        if isinstance(val, float | int) and val >= 2:
+            networks, held_out = int(val), pictures // int(val)
+        else:
+            networks, held_out = 1, round(pictures * (0.1 if val is None or isinstance(val, str) else val))
+        return cls([pictures - held_out] * networks * seeds, [held_out] * networks * seeds, hidden)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds on this machine: of the first step, of a step by size of the pictures, of predicting a picture."""
+
+    first_step: float
+    step: Mapping[tuple[int, int] | None, float]
+    prediction: float
+
+    def of_training(self, recipe: Recipe, work: Workload) -> float:
+        """All networks, with their validation after every epoch, which is forward only: a third of a step."""
+        total = self.first_step * len(self.step) * len(work.trained)
+        for phase in phases(recipe):
+            epochs = phase.epochs[1] - phase.epochs[0]
+            total += epochs * self.step[phase.size] * sum(steps_of(recipe, phase, count) for count in work.trained)
+        return total + recipe.epochs * self.step[None] * sum(work.held_out) / recipe.batch_size / 3
+
+    def of_the_rest(self, work: Workload) -> float:
+        """After the training: held-out pictures, hidden ones for the submission, and again by the exported model."""
+        predicted = sum(work.held_out) + 2 * work.hidden * len(work.trained)
+        return EXPORT + self.prediction * predicted
+
+
+def measure_speed(recipe: Recipe, num_classes: Mapping[str, int], steps: int = 5) -> Speed:
+    """Some real steps, and a real prediction, on random pictures."""
+    count = max(2 * recipe.batch_size, PREDICTED)
+    generator = np.random.default_rng(0)
+    data = Data(
+        generator.integers(0, 256, (count, *recipe.image_size, 3), "uint8"),
+        {head: generator.integers(0, classes, count, "int32") for head, classes in num_classes.items()},
+        {head: [str(number) for number in range(classes)] for head, classes in num_classes.items()},
+    ).with_keras_names()
+    model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
+    compile_network(model, recipe, data.num_classes, steps)
+    speeds, first = {}, []
+    for size, _ in itertools.groupby(phases(recipe), key=lambda phase: phase.size):
+        model.make_train_function(force=True)
+        batches = iter(training_batches(recipe, data, np.arange(count), size=size))
+        seconds = [_timed(lambda: model.train_on_batch(*next(batches))) for _ in range(steps + 2)]  # noqa: B023
+        first.append(seconds[0] + seconds[1])  # these compile and warm up
+        speeds[size] = float(np.median(seconds[2:]))
+    classifier = Classifier(
+        [build_network(recipe, data, "float32")], recipe.image_size, decode_picture, resize, recipe.flip, recipe.views
+    )
+    some = data.pictures[:PREDICTED]
+    classifier.predict_pixels(some)
+    return Speed(max(first), speeds, _timed(lambda: classifier.predict_pixels(some)) / PREDICTED)
+
+
+def _timed(call: Callable[[], object]) -> float:
+    start = time.monotonic()
+    call()
+    return time.monotonic() - start
+
+
+def suit_time(
+    choices: Choices,
+    settle: Callable[[Choices], Recipe],
+    seconds: float,
+    work: Workload,
+    num_classes: Mapping[str, int],
+    console: Console,
+    grow: bool = True,
+) -> tuple[Recipe, float]:
+    """The recipe whose training ends after `seconds`, with predictions and export, and the seconds of these two.
+
+    Chosen is the largest of some forms (`FORMS`) of what suits the data that leaves enough epochs; fields that
+    `choices` settles stay.
+
+    Args:
+        choices: Fields that are settled.
+        settle: `resolve` for the data, which gives a complete recipe.
+        seconds: For all that is still to do.
+        work: What that is.
+        num_classes: By head.
+        console: Says what was chosen.
+        grow: Also take larger forms and more epochs than suit the data, to use the time; else only less.
+
+    Raises:
+        ValueError: Not even two epochs of the smallest form fit.
+    """
+    suited = settle(choices)
+    speed = measure_speed(suited, num_classes)
+    enough_time = speed.of_training(suited, work) + speed.of_the_rest(work) <= seconds
+    if "epochs" in choices or (enough_time and not grow):
+        return suited, speed.of_the_rest(work)
+    fitting = _epochs_within(seconds, suited, speed, work)
+    forms = [form for form in _forms(choices, suited, settle) if grow or _cost(form) <= _cost(suited)]
+    enough = [
+        form
+        for form in forms
+        if fitting * _cost(suited) / _cost(form) >= suited.epochs * (MORE if _cost(form) > _cost(suited) else FEWEST)
+    ]
+    chosen = max(enough, key=_cost) if enough else min(forms, key=_cost)
+    if chosen != suited:
+        speed = measure_speed(chosen, num_classes)
+        fitting = _epochs_within(seconds, chosen, speed, work)
+    if fitting < 2:
+        least = speed.of_training(settle({**choices, "epochs": 2}), work) + speed.of_the_rest(work)
+        raise ValueError(
+            f"{duration(seconds)} are too few for {sum(work.trained):,} pictures to train on: two epochs take about "
+            f"{duration(least)} here. Give it more time, or settle a smaller `image_size` or `width`."
+        )
+    most = MOST * suited.epochs if grow else suited.epochs
+    size = {"image_size": chosen.image_size, "width": chosen.width} if chosen != suited else {}
+    recipe = settle({**choices, **size, "epochs": min(int(fitting), most)})
+    needed = speed.of_training(recipe, work) + speed.of_the_rest(work)
+    console.say(
+        f"time      {recipe.epochs} epochs at {recipe.image_size[0]}x{recipe.image_size[1]}, width {recipe.width:g}, "
+        f"fit into {duration(seconds)}: about {duration(needed)} (measured on a few steps)"
+    )
+    return recipe, speed.of_the_rest(work)
+
+
+def _epochs_within(seconds: float, recipe: Recipe, speed: Speed, work: Workload) -> float:
+    fixed = speed.of_the_rest(work) + speed.first_step * len(speed.step) * len(work.trained)
+    each = (speed.of_training(recipe, work) + speed.of_the_rest(work) - fixed) / recipe.epochs
+    return max(seconds - fixed, 0.0) / each
+
+
+def _cost(recipe: Recipe) -> float:
+    """How long a step takes compared to other forms: by pixels and the square of the width."""
+    return math.prod(recipe.image_size) * recipe.width**2
+
+
+def _forms(choices: Choices, suited: Recipe, settle: Callable[[Choices], Recipe]) -> list[Recipe]:
+    """What suits the data, smaller and larger, as far as `choices` leaves size and width open."""
+    found = []
+    for sides, width in FORMS:
+        fields: dict[str, object] = {}
+        if sides != 1:
+            fields["image_size"] = tuple(max(16, 8 * round(sides * side / 8)) for side in suited.image_size)
+        if width != 1:
+            fields["width"] = round(suited.width * width, 2)
+        if sides != 1 and width == 1:
+            fields["width"] = suited.width  # which follows the size where nobody settles it
+        if not any(name in choices and choices[name] != value for name, value in fields.items()):
+            form = settle({**choices, **fields})
+            if form not in found:
+                found.append(form)
+    return found
