@@ -74,7 +74,7 @@ def compete(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Take so long in all: epochs, size of pictures and width are chosen to suit, and training ends on time.",
+            help="What all of it may take: epochs, size of pictures and width are chosen to fill it.",
             show_default="what suits the data, 20 at most",
         ),
     ] = None,

@@ -214,8 +214,8 @@ class Paced(_Combined):
     >>> from callbacks import LinearSchedule
     >>> schedule = Paced(LinearSchedule(1.0, steps=8))
     >>> schedule.set_pace(step=2, pace=3.0)
-    >>> [float(schedule(step)) for step in range(5)]
-    [1.75, 1.375, 0.75, 0.375, 0.0]
+    >>> [float(schedule(step)) for step in (2, 3, 4)]
+    [0.75, 0.375, 0.0]
     """
 
     def __init__(self, schedule: LearningRateSchedule, line: SequenceOf[float] = (0.0, 0.0, 1.0)) -> None:

@@ -8,7 +8,7 @@ from callbacks.combinators import Paced
 from callbacks.rates import batches_seen, schedule_of
 from callbacks.stateful import StatefulCallback
 
-RECENT = 5  # epochs that tell how long the next ones take
+RECENT = 3  # epochs that tell how long the next ones take
 
 
 class Deadline(StatefulCallback):
@@ -80,7 +80,7 @@ class Deadline(StatefulCallback):
             return
         if not self.recent:
             return
-        left = max(1, round((self.seconds - self.spent) / statistics.median(self.recent)))
+        left = max(1, round((self.seconds - self.spent) / statistics.fmean(self.recent)))
         if epoch + 1 + left != self.epochs:
             self.epochs = epoch + 1 + left
             schedule.set_pace(step, positions_left / (left * self.steps / self._planned[1]))
