@@ -15,7 +15,8 @@ import numpy as np
 from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
 from apps.data import Data
-from apps.network import build_network, compile_network, whiten
+from apps.heads import in_keras_names
+from apps.network import build_network, compile_network, network_alone, whiten
 from apps.phases import phases, steps_of
 from apps.recipe import Recipe
 from callbacks import Checkpoint, EarlyStopping, HardestExamples, OneTraining, TerminateOnDivergence
@@ -63,7 +64,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, batch_size=min(recipe.batch_size, len(train_index)))
-    data = data.with_keras_names()
+    recipe, data = in_keras_names(recipe, data)
     keras.utils.set_random_seed(recipe.seed)
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     whiten(model, data)
@@ -108,7 +109,7 @@ def train(
     if len(progress.history) < recipe.epochs:
         console.say(f"  {what}: stopped early: no epoch after {best} was better")
     score = None if stopping.best_epoch is None else float(stopping.best)
-    return Trained(finished, progress.history, best, score, time.monotonic() - start, speed)
+    return Trained(network_alone(finished), progress.history, best, score, time.monotonic() - start, speed)
 
 
 def _fit(
@@ -179,7 +180,7 @@ def training_batches(
 
 def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], steps: int = 5) -> float:
     """How long training on so many pictures (one number a fold) would take here: a few real steps, the median."""
-    data = data.with_keras_names()
+    recipe, data = in_keras_names(recipe, data)
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     compile_network(model, recipe, data.num_classes, steps)
     total = 0.0
