@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from apps.alarms import make_alarms
 from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
 from apps.data import Data
@@ -28,7 +29,7 @@ from pipelines.batches import places_of_epoch
 class Trained:
     """A network in float32 with the weights of its best epoch (counted from 1), and how training went.
 
-    `score` is the best epoch's `validation_score`; None where nothing was held out.
+    `score` is the best epoch's `validation_score`; None where nothing was held out. `alarms` is what was said of it.
     """
 
     model: keras.Model
@@ -37,6 +38,7 @@ class Trained:
     score: float | None
     seconds: float
     pictures_per_second: float
+    alarms: Sequence[str] = ()
 
 
 def train(
@@ -64,6 +66,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, batch_size=min(recipe.batch_size, len(train_index)))
+    heads = list(data.classes)
     recipe, data = in_keras_names(recipe, data)
     keras.utils.set_random_seed(recipe.seed)
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
@@ -86,7 +89,9 @@ def train(
     divergence = TerminateOnDivergence()
     watched: dict[str, Any] = {"log": progress, "divergence": divergence}
     watched |= {"hardest": hardest} if hardest else {}
-    watched |= {"stopping": stopping} if len(val_index) else {}
+    names = dict(zip(data.classes, heads, strict=True))
+    alarms = make_alarms(recipe, data, names, train_index, val_index, console, what)
+    watched |= {"stopping": stopping, "alarms": alarms} if len(val_index) else {}
     checkpoint = Checkpoint(folder / "last.npz", watched)
     first_epoch, stopped = checkpoint.restore(model) if resume else (0, False)
     if first_epoch:
@@ -109,7 +114,8 @@ def train(
     if len(progress.history) < recipe.epochs:
         console.say(f"  {what}: stopped early: no epoch after {best} was better")
     score = None if stopping.best_epoch is None else float(stopping.best)
-    return Trained(network_alone(finished), progress.history, best, score, time.monotonic() - start, speed)
+    seconds = time.monotonic() - start
+    return Trained(network_alone(finished), progress.history, best, score, seconds, speed, alarms.messages)
 
 
 def _fit(
