@@ -50,6 +50,7 @@ def make_alarms(
     """
     each = phases(recipe)
     full_size = next(phase.epochs[0] for phase in each if phase.size is None)
+    weighs = len(data.classes) > 1 and recipe.head_loss == "fixed"
     others = f", or let it count more than the other{'s' if len(data.classes) > 2 else ''} (`--set head_weights=...`)"
     return Alarms(
         Evaluated(data, val_index),
@@ -66,7 +67,7 @@ def make_alarms(
         advice={
             "majority": (
                 "Train for longer (`--epochs`), with a higher or lower rate (`--lr`), weigh rare classes up "
-                f"(`--balance weights`){others if len(data.classes) > 1 else ''}. It may also be that the pictures "
+                f"(`--balance weights`){others if weighs else ''}. It may also be that the pictures "
                 "do not tell it."
             ),
             "resume": (
