@@ -177,8 +177,8 @@ class Alarms(StatefulCallback):
                 which = f", the largest ({share})" if guesses[0] == counts.argmax() else f"; the largest is {largest}"
                 self._tell(
                     key,
-                    f"{self._what(head)} has learned nothing yet: in epoch {epoch + 1}, as in the {enough - 1} before, the "
-                    f"accuracy is that of one class, and every held-out example gets class {one}{which}.",
+                    f"{self._what(head)} has learned nothing yet: in epoch {epoch + 1}, as in the {enough - 1} before, "
+                    f"the accuracy is that of one class, and every held-out example gets class {one}{which}.",
                 )
                 return
         if self.behind[head] >= enough:

@@ -79,8 +79,8 @@ def test_output_that_answers_one_class_is_told_once_also_after_a_resume(tmp_path
     fit(3, 6)
     (message,) = told
     assert message.startswith(
-        "the kids has learned nothing yet: in epoch 4, as in the 2 before, the accuracy is that of one class, and every "
-        "held-out example gets class 'no', the largest (75.0 % of the held-out examples). Train for longer"
+        "the kids has learned nothing yet: in epoch 4, as in the 2 before, the accuracy is that of one class, and "
+        "every held-out example gets class 'no', the largest (75.0 % of the held-out examples). Train for longer"
     )
     fit(6, 9)
     assert told == [message]
@@ -156,6 +156,18 @@ def test_validation_that_jumps_after_a_resume_is_told_once() -> None:
     # The changes are 4, 4, 1, 2, -1, 3 and 1.1 points: the middle is 2, the median distance from it 1 (of 0, 0.9, 1,
     # 1, 2, 2, 3), so 2 + 4 * 1.4826 * 1 = 7.9; by chance four times the root of 2 * 0.741 * 0.259 / 1000, 7.8.
     assert "no more than 7.9 points were to be expected" in message
+
+
+def test_a_second_jump_after_a_second_resume_is_not_told_again() -> None:
+    told: list[str] = []
+    alarms = Alarms(held_out(500, 1000), say=told.append)
+    by_hand(alarms, one_head(BEFORE), epochs=40)
+    for first, row in ((8, one_head([0.885], [0.75])), (9, one_head([0.99], [0.76]))):
+        state, alarms = alarms.get_state(), Alarms(held_out(500, 1000), say=told.append)
+        alarms.set_state(state)
+        by_hand(alarms, row, epochs=40, first=first)
+    assert len(told) == 1
+    assert told == alarms.messages
 
 
 @pytest.mark.parametrize(
