@@ -162,7 +162,7 @@ def test_a_second_jump_after_a_second_resume_is_not_told_again() -> None:
     told: list[str] = []
     alarms = Alarms(held_out(500, 1000), say=told.append)
     by_hand(alarms, one_head(BEFORE), epochs=40)
-    for first, row in ((8, one_head([0.885], [0.75])), (9, one_head([0.99], [0.76]))):
+    for first, row in ((8, one_head([0.885, 0.75], [0.75, 0.75])), (10, one_head([0.99], [0.76]))):
         state, alarms = alarms.get_state(), Alarms(held_out(500, 1000), say=told.append)
         alarms.set_state(state)
         by_hand(alarms, row, epochs=40, first=first)
