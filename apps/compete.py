@@ -296,6 +296,11 @@ def describe_result(
         "seconds": round(sum(one.seconds for one in trained), 1),
         "pictures_per_second": round(float(np.mean([one.pictures_per_second for one in trained])), 1),
         "best_epochs": [one.best_epoch for one in trained],
+        "alarms": [
+            f"network {number}: {text}" if len(trained) > 1 else text
+            for number, one in enumerate(trained, start=1)
+            for text in one.alarms
+        ],
         "seed": plan.recipe.seed,
         "left_out": plan.left_out,
         "saved_model": os.fspath(published),

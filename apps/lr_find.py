@@ -10,6 +10,7 @@ import keras
 import pipelines
 from apps import files
 from apps.console import Console
+from apps.heads import in_keras_names
 from apps.network import build_network, compile_network, whiten
 from apps.plan import make_plan, print_plan
 from apps.recipes import Choices
@@ -52,7 +53,7 @@ def lr_find(
     plan = make_plan(competition, choices, strict, console, None if memory is None else memory * 2**30)
     print_plan(plan, console)
 
-    recipe, data = plan.recipe, plan.data.with_keras_names()
+    recipe, data = in_keras_names(plan.recipe, plan.data)
     keras.utils.set_random_seed(recipe.seed)
     model = build_network(recipe, data, recipe.precision)
     whiten(model, data)

@@ -10,9 +10,11 @@ import numpy as np
 
 import kerascnn
 from apps.data import Data, evenly_spaced
+from apps.heads import check_heads, log_variances_group, loss_weights
 from apps.phases import phases
 from apps.recipe import NETWORK_OPTIONS, Recipe
 from callbacks import NO_DECAY, HardestExamples, OneCycleSchedule, Paced, ParameterGroup, get_optimizer
+from kerascnn.graph import functional
 from kerascnn.imagenet import check_published
 from kerascnn.layer_table import without_values
 from kerascnn.whitening import PIXELS, PatchWhitening
@@ -35,7 +37,15 @@ def build_network(recipe: Recipe, data: Data, precision: str, any_size: bool = F
         model = _build(recipe, data.num_classes, ANY_SIZE if any_size else recipe.image_size, mean=mean, std=std)
     finally:
         keras.config.set_dtype_policy(policy)
-    return model if recipe.transfer == "none" else kerascnn.transfer(model, recipe.transfer)
+    if recipe.transfer != "none":
+        model = kerascnn.transfer(model, recipe.transfer)
+    # Learned weights of the losses are weights of the model: what checkpoints keep, and what snapshots put back.
+    return kerascnn.uncertainty_weighted(model, mean=True) if recipe.head_loss == "uncertainty" else model
+
+
+def network_alone(model: keras.Model) -> keras.Model:
+    """The network of `build_network`, of the same layers, without learned weights of the losses."""
+    return functional(model) if hasattr(model, "log_variances") else model
 
 
 def whiten(model: keras.Model, data: Data) -> None:
@@ -47,6 +57,7 @@ def whiten(model: keras.Model, data: Data) -> None:
 
 def check_network(recipe: Recipe, num_classes: Mapping[str, int]) -> None:
     """Raise a `ValueError` where the recipe's network cannot be; takes a moment, since no weights are made."""
+    check_heads(recipe, num_classes)
     if recipe.transfer != "none":
         check_published(recipe.model)
     smaller = list(dict.fromkeys(phase.size for phase in phases(recipe) if phase.size))
@@ -69,22 +80,26 @@ def compile_network(
     hardest: HardestExamples | None = None,
     paced: bool = False,
 ) -> None:
-    """Attach the losses (the mean over the heads), the optimiser and the one-cycle schedule, `paced` if wanted."""
+    """Attach the losses (their mean over the heads, weighted), the optimiser and the one-cycle schedule.
+
+    `classes` and the recipe have heads in Keras' names (`heads.in_keras_names`). The schedule's pace can be changed
+    where it is `paced`.
+    """
     metrics = {head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in classes}
     if hardest is not None:
         for values in metrics.values():
             values.append(hardest.metric())
     model.compile(
-        make_optimizer(recipe, total_steps, paced),
+        make_optimizer(recipe, total_steps, len(classes), paced),
         loss={head: keras.losses.CategoricalCrossentropy(from_logits=True, name=head) for head in classes},
-        loss_weights={head: 1 / len(classes) for head in classes},
+        loss_weights=None if recipe.head_loss == "uncertainty" else loss_weights(recipe, classes),
         weighted_metrics=metrics,
         # On processors XLA makes TensorFlow's step slower; JAX without it runs every operation on its own.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
 
 
-def make_optimizer(recipe: Recipe, total_steps: int, paced: bool = False) -> keras.optimizers.Optimizer:
+def make_optimizer(recipe: Recipe, total_steps: int, heads: int = 1, paced: bool = False) -> keras.optimizers.Optimizer:
     """The recipe's optimiser, its rate on the one-cycle schedule, whose pace can be changed where it is `paced`."""
     rate = OneCycleSchedule(
         recipe.lr, total_steps, warmup=recipe.warmup, tail=0.0, final_factor=1e-4, curve=recipe.curve
@@ -95,6 +110,8 @@ def make_optimizer(recipe: Recipe, total_steps: int, paced: bool = False) -> ker
         groups.append(ParameterGroup(r"(beta|bias)$", rate=recipe.bias_rate))
     if recipe.head_rate != 1:
         groups.append(ParameterGroup("head_.*kernel$", rate=recipe.head_rate))
+    if recipe.head_loss == "uncertainty":
+        groups.append(log_variances_group(recipe, heads))
     options: dict[str, Any] = {"groups": groups, "weight_decay": recipe.weight_decay}
     if recipe.optimizer != "adamw":
         options["momentum"] = recipe.momentum

@@ -18,6 +18,7 @@ BALANCES = ("none", "weights", "sampling")
 FLIPS = ("random", "alternating")
 CURVES = ("cosine", "linear")
 OPTIMIZERS = ("nesterov", "muon_sgd", "adamw")
+HEAD_LOSSES = ("fixed", "uncertainty")
 # Values of these fields suit one optimiser, or one norm, and no other.
 SETTLED_FOR = {
     "optimizer": ("lr", "momentum", "bias_rate", "head_rate", "weight_decay"),
@@ -79,6 +80,9 @@ class Recipe:
         curve: Of the learning rate: "cosine" or "linear".
         label_smoothing: e.
         smoothing: Who shares it: "others" (1 - e for the true class, e / (K - 1) for each other) or "all" (e / K each).
+        head_weights: How much the loss of each head counts compared to the others, {"label": 2.0}; heads that are not
+            named have 1. The weights are divided by their sum, so that the rate keeps its meaning. None: all alike.
+        head_loss: "fixed", or "uncertainty", which learns the weights (`kerascnn.uncertainty_weighted`).
         balance: "weights" weighs the loss against the frequency of each class, "sampling" draws rare classes more
             often, "none".
         warmup: Fraction of the training in which the rate rises.
@@ -135,6 +139,8 @@ class Recipe:
     curve: str = "cosine"
     label_smoothing: float = 0.15
     smoothing: str = "others"
+    head_weights: dict[str, float] | None = None
+    head_loss: str = "fixed"
     balance: str = "none"
     warmup: float = 0.25
     patience: int = 10
@@ -179,6 +185,11 @@ LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         lambda value: 0 <= value <= 1,
         "from 0 to 1",
     ),
+    (
+        ("head_weights",),
+        lambda weights: weights is None or all(weight > 0 for weight in weights.values()),
+        "positive numbers by head",
+    ),
     (("hue",), lambda value: 0 <= value <= 0.5, "from 0 to 0.5"),
     (("zoom",), lambda value: 0 <= value <= 4, "from 0 to 4"),
     (("magnitude",), lambda value: 0 <= value <= 30, "from 0 to 30"),
@@ -209,6 +220,7 @@ LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
             ("optimizer", OPTIMIZERS),
             ("fill", FILLS),
             ("smoothing", SMOOTHINGS),
+            ("head_loss", HEAD_LOSSES),
             ("balance", BALANCES),
             ("norm", NORMS),
             ("transfer", TRANSFERS),
@@ -228,7 +240,7 @@ def load_choices(name: str) -> Choices:
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is no recipe and no file {name!r}.{_near(name, RECIPES)} Recipes: {', '.join(RECIPES)}."
+            f"There is no recipe and no file {name!r}.{near_name(name, RECIPES)} Recipes: {', '.join(RECIPES)}."
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -262,7 +274,7 @@ def check_choices(choices: Choices) -> Choices:
     checked = dict(choices)
     for name in checked:
         if name not in known:
-            raise ValueError(f"A recipe has no field {name!r}.{_near(name, known)} Fields: {', '.join(known)}.")
+            raise ValueError(f"A recipe has no field {name!r}.{near_name(name, known)} Fields: {', '.join(known)}.")
     for field in fields(Recipe):
         if field.name in checked:
             checked[field.name] = _typed(field.name, field.type, checked[field.name])
@@ -305,6 +317,10 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
         if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
             raise ValueError(f"`{name}` must be pairs of numbers, such as [[0.5, 0.3]]. Received: {name}={value!r}.")
         return tuple((_typed(name, float, scale), _typed(name, float, share)) for scale, share in value)
+    if kind == dict[str, float]:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise ValueError(f'`{name}` must be numbers by head, such as {{"label": 2}}. Received: {name}={value!r}.')
+        return {key: _typed(name, float, number) for key, number in value.items()}
     if kind == tuple[int, int] and isinstance(value, (list, tuple)) and len(value) == 2:
         return (_typed(name, int, value[0]), _typed(name, int, value[1]))
     if kind is float and type(value) in (int, float) and math.isfinite(value):
@@ -319,6 +335,7 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
     return value
 
 
-def _near(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
+def near_name(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
+    """A sentence that asks whether the most similar of the known names was meant; empty where none is."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -99,6 +99,8 @@ def _check_together(recipe: Recipe) -> None:
             )
     if recipe.hardest < 1 and recipe.balance == "sampling":
         raise ValueError("`hardest` and `balance=sampling` both choose pictures. Leave one of them out.")
+    if recipe.head_weights and recipe.head_loss == "uncertainty":
+        raise ValueError("`head_weights` fixes what `head_loss=uncertainty` learns. Leave one of them out.")
     if recipe.optimizer == "muon_sgd" and not recipe.momentum:
         raise ValueError("`momentum` must be positive with `optimizer=muon_sgd`. Received: momentum=0.")
     if recipe.transfer != "none":

@@ -1,5 +1,6 @@
 """Learning-rate schedules, callbacks and optimisers for any Keras 3 project, on the TensorFlow and JAX backends."""
 
+from callbacks.alarms import Alarms
 from callbacks.batch_size import BatchSizeSchedule, linear_scaling, square_root_scaling
 from callbacks.checkpoint import Checkpoint
 from callbacks.combinators import CyclicMomentum, Paced, Scale, Sequence, WarmUp
@@ -51,6 +52,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Alarms",
     "BatchSizeSchedule",
     "Checkpoint",
     "ConstantSchedule",

@@ -28,8 +28,9 @@ class UncertaintyWeighted(keras.Model):
     Source: https://arxiv.org/abs/1705.07115
     """
 
-    def __init__(self, *args: object, **kwargs: object):
+    def __init__(self, *args: object, mean: bool = False, **kwargs: object):
         super().__init__(*args, **kwargs)
+        self.mean = mean
         if not isinstance(self.output, dict):
             raise ValueError(f"Expected a model with a dict of heads. Received one with output {self.output}.")
         self.log_variances = self.add_weight((len(self.output),), "zeros", "float32", name="log_variances")
@@ -47,22 +48,27 @@ class UncertaintyWeighted(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> keras.KerasTensor:
-        """Sum over the heads of exp(-s) * loss + s / 2, and the regularisers."""
+        """Sum, or mean, over the heads of exp(-s) * loss + s / 2, and the regularisers."""
         super().compute_loss(x, y, y_pred, sample_weight, training)  # checks the form of `y`, records every head's loss
         total = sum(ops.sum(loss) for loss in self.losses)
         order, trained = sorted(self.output), set()
+        share = 1 / len(order) if self.mean else 1.0
         for (head,), loss, fixed, _ in self._compile_loss._flat_losses:
             weight = sample_weight[head] if isinstance(sample_weight, dict) else sample_weight
             value = ops.cast(loss(y[head], y_pred[head], weight), "float32")
             log_variance = self.log_variances[order.index(head)]
-            total += ops.exp(-log_variance) * value * (1.0 if fixed is None else fixed)
+            total += share * ops.exp(-log_variance) * value * (1.0 if fixed is None else fixed)
             if head not in trained:
-                total += log_variance / 2
+                total += share * log_variance / 2
             trained.add(head)
         return total
 
+    def get_config(self) -> dict[str, object]:
+        """The graph, and whether the mean is taken."""
+        return {**super().get_config(), "mean": self.mean}
 
-def uncertainty_weighted(model: keras.Model) -> keras.Model:
+
+def uncertainty_weighted(model: keras.Model, mean: bool = False) -> keras.Model:
     """The same network, of the same layers, that learns the weight of every head's loss.
 
     The loss is the sum over heads of exp(-s) * loss + s / 2, where s = log sigma^2 is the head's log-variance, a
@@ -72,6 +78,8 @@ def uncertainty_weighted(model: keras.Model) -> keras.Model:
 
     Args:
         model: A functional model with a dict of at least two heads.
+        mean: Divide the sum by the number of heads: it then begins as the mean of the losses, and a learning rate that
+            suits the mean suits it too. The best s is the same.
 
     Raises:
         ValueError: The model has no dict of heads.
@@ -90,7 +98,7 @@ def uncertainty_weighted(model: keras.Model) -> keras.Model:
             f"Expected a model with a dict of at least two heads. Received one with output {plain.output}. "
             'Build it with `num_classes={"head": classes, ...}`.'
         )
-    return UncertaintyWeighted(inputs=plain.input, outputs=plain.output, name=model.name)
+    return UncertaintyWeighted(inputs=plain.input, outputs=plain.output, mean=mean, name=model.name)
 
 
 @keras.saving.register_keras_serializable(package="kerascnn")

@@ -79,7 +79,7 @@ def make_train(
         raise ValueError("`mixup` and `cutmix` mix pictures of one batch: `batch_size` must be at least 2.")
     chosen_labels = {head: values[chosen] for head, values in labels.items()}
     shares = example_weights(chosen_labels, num_classes) if balance == "sampling" else None
-    targets = _targets(chosen_labels, num_classes, balance == "weights")
+    targets = _targets(chosen_labels, num_classes, balance == "weights", most=batch_size)
 
     def finish(x: tf.Tensor, readable: tf.Tensor, places: tf.Tensor, seeds: tf.Tensor, epoch: tf.Tensor) -> tuple:
         y, weight = {}, {}
@@ -255,12 +255,18 @@ def _order(count: int, shares: np.ndarray | None, seed: int, epoch: tf.Tensor) -
 
 
 def _targets(
-    labels: Mapping[str, np.ndarray], num_classes: Mapping[str, int], balanced: bool
+    labels: Mapping[str, np.ndarray], num_classes: Mapping[str, int], balanced: bool, most: float = np.inf
 ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-    """For every head its labels and the weights of its examples in the loss: 0 for a missing label."""
+    """For every head its labels and the weights of its examples in the loss: 0 for a missing label.
+
+    The loss is a mean over all pictures. For the mean over those with a label, these weigh N / labels, at most `most`:
+    for a batch in which one picture has a label, this is that picture's loss.
+    """
     targets = {}
     for head, values in labels.items():
         known = (values != MISSING).astype("float32")
+        if known.any():
+            known *= np.float32(min(len(known) / np.count_nonzero(known), most))
         if balanced:
             known *= class_weights(values, num_classes[head])[np.maximum(values, 0)]
         targets[head] = (tf.constant(values, "int32"), tf.constant(known, "float32"))

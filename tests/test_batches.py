@@ -122,8 +122,8 @@ def test_evaluation_yields_every_picture_once_in_order() -> None:
 def test_missing_label_has_no_weight_in_its_head_alone() -> None:
     labels = {"label": np.array([0, MISSING, 2]), "kids": np.array([1, 0, MISSING])}
     ((_, y, weight),) = make_eval(numbered(3), labels, {"label": 3, "kids": 2})
-    assert weight["label"].numpy().tolist() == [1, 0, 1]
-    assert weight["kids"].numpy().tolist() == [1, 1, 0]
+    assert weight["label"].numpy().tolist() == [1.5, 0, 1.5]  # as much as three pictures with labels
+    assert weight["kids"].numpy().tolist() == [1.5, 1.5, 0]
     assert y["label"].numpy()[1].tolist() == [0, 0, 0]
 
 
@@ -131,7 +131,15 @@ def test_missing_label_has_no_weight_in_training() -> None:
     labels = {"label": np.array([0, MISSING, 2, 1])}
     data = make_train(numbered(4), labels, {"label": 3}, batch_size=4)
     for x, _, weight in data.take(2):
-        np.testing.assert_array_equal(weight["label"], (x[:, 0, 0, 0] != 1).numpy())
+        np.testing.assert_array_equal(weight["label"], np.float32(4 / 3) * (x[:, 0, 0, 0] != 1).numpy())
+
+
+def test_the_only_label_of_a_batch_counts_at_most_as_its_mean() -> None:
+    labels = {"label": np.array([2] + [MISSING] * 8), "none": np.full(9, MISSING)}
+    data = make_train(numbered(9), labels, {"label": 3, "none": 3}, batch_size=3)
+    weights = [{head: values.numpy() for head, values in weight.items()} for _, _, weight in data.take(3)]
+    assert sorted(np.concatenate([one["label"] for one in weights])) == [0] * 8 + [3]  # not 9
+    assert all((one["none"] == 0).all() for one in weights)
 
 
 def test_training_sees_the_chosen_pictures_only() -> None:
@@ -253,7 +261,7 @@ def test_balanced_weights_make_every_class_count_the_same() -> None:
     labels = {"a": np.array([0] * 6 + [1] * 2 + [MISSING] * 2), "b": np.array([0, 1] * 5)}
     data = make_train(numbered(10), labels, {"a": 2, "b": 2}, batch_size=10, balance="weights")
     _, y, weight = next(iter(data))
-    np.testing.assert_allclose(weight["a"].numpy() @ y["a"].numpy(), [4, 4], rtol=1e-6)  # 8 labels, 2 classes
+    np.testing.assert_allclose(weight["a"].numpy() @ y["a"].numpy(), [5, 5], rtol=1e-6)  # 10 pictures, 2 classes
     np.testing.assert_allclose(weight["b"].numpy(), np.ones(10), rtol=1e-6)
 
 

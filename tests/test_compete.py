@@ -43,7 +43,9 @@ def test_digits_run_folder_is_complete(digits_run) -> None:
 
 
 def test_digits_score_is_good_after_a_short_training(digits_run) -> None:
-    result = json.loads((digits_run[0] / "runs/digits/result.json").read_text())["heads"]["label"]
+    everything = json.loads((digits_run[0] / "runs/digits/result.json").read_text())
+    assert everything["alarms"] == []
+    result = everything["heads"]["label"]
     assert result["hidden_accuracy"] >= 0.97
     assert result["expected"]["low"] <= result["hidden_accuracy"] <= result["expected"]["high"]
 

@@ -44,6 +44,22 @@ def test_log_variances_converge_to_log_of_twice_the_loss() -> None:
     assert history.history["a_loss"][-1] == pytest.approx(4.0)  # recorded without its weight
 
 
+def test_mean_over_the_heads_has_the_same_best_log_variances_and_is_saved(tmp_path) -> None:
+    """At log(8) and log(1 / 2), (1 / 2 + log(8) / 2 + 1 / 2 + log(1 / 2) / 2) / 2 with no gradient."""
+    model = uncertainty_weighted(two_heads(trainable=False), mean=True)
+    model.compile(keras.optimizers.SGD(0.1), MSE)
+    inputs, targets = constant_targets()
+    assert model.evaluate(inputs, targets, verbose=0, return_dict=True)["loss"] == pytest.approx((4 + 0.25) / 2)
+    model.log_variances.assign([math.log(8.0), math.log(0.5)])
+    least = (1 + math.log(8) / 2 + math.log(0.5) / 2) / 2
+    logs = model.train_on_batch(inputs, targets, return_dict=True)
+    assert logs["loss"] == pytest.approx(least, abs=1e-5)
+    assert model.head_weights() == pytest.approx({"a": 0.125, "b": 2.0}, rel=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.evaluate(inputs, targets, verbose=0, return_dict=True)["loss"] == pytest.approx(least, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("losses", "weights", "steps"),
     [
