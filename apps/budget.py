@@ -10,7 +10,8 @@ import numpy as np
 
 from apps.console import Console, duration
 from apps.data import Data
-from apps.network import build_network, compile_network
+from apps.heads import in_keras_names
+from apps.network import build_network, compile_network, network_alone
 from apps.phases import phases, steps_of
 from apps.recipe import Recipe
 from apps.recipes import Choices
@@ -85,7 +86,8 @@ def measure_speed(recipe: Recipe, num_classes: Mapping[str, int], steps: int = 5
         generator.integers(0, 256, (count, *recipe.image_size, 3), "uint8"),
         {head: generator.integers(0, classes, count, "int32") for head, classes in num_classes.items()},
         {head: [str(number) for number in range(classes)] for head, classes in num_classes.items()},
-    ).with_keras_names()
+    )
+    recipe, data = in_keras_names(recipe, data)
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     compile_network(model, recipe, data.num_classes, steps)
     speeds, first = {}, []
@@ -96,7 +98,12 @@ def measure_speed(recipe: Recipe, num_classes: Mapping[str, int], steps: int = 5
         first.append(seconds[0] + seconds[1])  # these compile and warm up
         speeds[size] = float(np.median(seconds[2:]))
     classifier = Classifier(
-        [build_network(recipe, data, "float32")], recipe.image_size, decode_picture, resize, recipe.flip, recipe.views
+        [network_alone(build_network(recipe, data, "float32"))],
+        recipe.image_size,
+        decode_picture,
+        resize,
+        recipe.flip,
+        recipe.views,
     )
     some = data.pictures[:PREDICTED]
     classifier.predict_pixels(some)

@@ -16,14 +16,9 @@ from apps.alarms import make_alarms
 from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
 from apps.data import Data
-<<<<<<< HEAD
-from apps.network import build_network, compile_network, whiten
-from apps.phases import Phase, phases, steps_of
-=======
 from apps.heads import in_keras_names
 from apps.network import build_network, compile_network, network_alone, whiten
-from apps.phases import phases, steps_of
->>>>>>> 655db8192579f140a7d1703265571f2b541d23d7
+from apps.phases import Phase, phases, steps_of
 from apps.recipe import Recipe
 from callbacks import Checkpoint, Deadline, EarlyStopping, HardestExamples, OneTraining, TerminateOnDivergence
 from callbacks.checkpoint import Position
@@ -103,19 +98,11 @@ def train(
     watched: dict[str, Any] = {"deadline": deadline} if deadline else {}
     watched |= {"log": progress, "divergence": divergence}
     watched |= {"hardest": hardest} if hardest else {}
-<<<<<<< HEAD
-    watched |= {"stopping": stopping} if len(val_index) else {}
-    checkpoint = Checkpoint(folder / "last.npz", watched, checkpoint_seconds)
-    begin = _restore(checkpoint, model, data, console, what, steps) if resume else Position()
-=======
     names = dict(zip(data.classes, heads, strict=True))
     alarms = make_alarms(recipe, data, names, train_index, val_index, console, what)
     watched |= {"stopping": stopping, "alarms": alarms} if len(val_index) else {}
-    checkpoint = Checkpoint(folder / "last.npz", watched)
-    first_epoch, stopped = checkpoint.restore(model) if resume else (0, False)
-    if first_epoch:
-        console.say(f"  {what}: going on after epoch {first_epoch} of {recipe.epochs}")
->>>>>>> 655db8192579f140a7d1703265571f2b541d23d7
+    checkpoint = Checkpoint(folder / "last.npz", watched, checkpoint_seconds)
+    begin = _restore(checkpoint, model, data, console, what, steps) if resume else Position()
     start = time.monotonic() - progress.seconds_before
     if begin.epoch < len(steps) and not begin.stopped:
         one = OneTraining([*watched.values(), *callbacks, checkpoint], add_history=True, model=model, verbose=0)
@@ -135,8 +122,8 @@ def train(
     if stopping.stopped_epoch is not None:
         console.say(f"  {what}: stopped early: no epoch after {best} was better")
     score = None if stopping.best_epoch is None else float(stopping.best)
-    seconds = time.monotonic() - start
-    return Trained(network_alone(finished), progress.history, best, score, seconds, speed, alarms.messages)
+    took = time.monotonic() - start
+    return Trained(network_alone(finished), progress.history, best, score, took, speed, alarms.messages)
 
 
 def _restore(
@@ -227,13 +214,8 @@ def training_batches(
 
 
 def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], steps: int = 5) -> float:
-<<<<<<< HEAD
-    """How long training on so many pictures (one number a network) would take here: a few real steps, the median."""
-    data = data.with_keras_names()
-=======
     """How long training on so many pictures (one number a fold) would take here: a few real steps, the median."""
     recipe, data = in_keras_names(recipe, data)
->>>>>>> 655db8192579f140a7d1703265571f2b541d23d7
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     compile_network(model, recipe, data.num_classes, steps)
     total = 0.0
