@@ -115,6 +115,17 @@ def compete(
     seed: Annotated[
         int | None, typer.Option(help="Of split, weights, order and augmentation.", show_default="0")
     ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Networks for every split, of different seeds, averaged.", show_default="1")
+    ] = None,
+    snapshots: Annotated[
+        int | None,
+        typer.Option(help="Networks from one training, at the ends of so many cycles of the rate.", show_default="1"),
+    ] = None,
+    average: Annotated[
+        str | None,
+        typer.Option(metavar="ema|swa", help="Average the weights over the last steps.", show_default="none"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder, must be new.", show_default="runs/NAME, runs/NAME-2, ...")
     ] = None,
@@ -148,6 +159,9 @@ def compete(
         "transfer": transfer,
         "val": parse_val(val),
         "seed": seed,
+        "seeds": seeds,
+        "snapshots": snapshots,
+        "average": average,
         "image_size": parse_size(image_size),
     }
     # A resumed run has a recipe already: what is given now is only compared with it.

@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ import pipelines
 from apps import files, run_folder
 from apps.console import Console, duration, percent
 from apps.data import keras_names
+from apps.ensemble import Ensemble, flatten, gains, make_ensemble
 from apps.estimate import Estimate, expect_accuracy
+from apps.kept_weights import kept_epochs
 from apps.plan import Plan, make_plan, print_plan
 from apps.recipes import Choices
 from apps.report import write_report
 from apps.submission import make_submission, predict_pictures, score_submission, verify
-from apps.training import Trained, measure_seconds, train
+from apps.training import measure_seconds, train
 from kerascnn.export import Classifier, export_model, new_version
 from kerascnn.registry import lookup
 from pipelines.competition import encoded_pictures
@@ -102,7 +104,8 @@ def compete(
     if fingerprint not in (None, plan.fingerprint):
         raise ValueError(f"The pictures or labels of {source} have changed since {run} was begun. Start a new run.")
     if dry_run:
-        seconds = measure_seconds(plan.recipe, plan.data, [len(train_index) for train_index, _ in plan.splits])
+        counts = [len(train_index) for train_index, _ in plan.splits] * plan.recipe.seeds
+        seconds = measure_seconds(plan.recipe, plan.data, counts)
         console.say(f"time      about {duration(seconds)} of training on this machine (measured on a few steps)")
         return None
     if run is None or not resume:
@@ -130,17 +133,14 @@ def carry_out(plan: Plan, run: Path, order: run_folder.Order, resume: bool, cons
 
 
 def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console) -> None:
-    """Train all splits, then write everything a run consists of, the score last."""
-    competition, recipe, data = plan.competition, plan.recipe, plan.data
-    trained = []
-    for number, (train_index, val_index) in enumerate(plan.splits, start=1):
-        what = f"fold {number} of {len(plan.splits)}" if len(plan.splits) > 1 else "training"
-        trained.append(
-            train(recipe, data, train_index, val_index, run / "checkpoints" / str(number), console, what, resume)
-        )
-    run_folder.write_history([one.history for one in trained], run)
-    classifier = make_classifier(plan, trained)
-    estimates = estimate(plan, trained)
+    """Train all networks of all splits, then write everything a run consists of, the score last."""
+    competition = plan.competition
+    ensembles = [train_split(plan, run, fold, resume, console) for fold in range(len(plan.splits))]
+    run_folder.write_history([[one.history for one in ensemble.trained] for ensemble in ensembles], run)
+    classifier = make_classifier(plan, ensembles)
+    for head, found in gains(ensembles).items():
+        console.say(f"ensemble  {head}: {say_gain(found, len(ensembles[0].models))}")
+    estimates = estimate(plan, ensembles)
     if missing := int((~plan.test_readable).sum()):
         console.warn(f"{missing:,} hidden pictures cannot be read; the expected score is for the others.")
     for head, expected in estimates.items():
@@ -157,11 +157,11 @@ def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console
         console.say(f"wrote     {run / 'submission.csv'}, {len(submission):,} rows")
 
     with files.whole_file(run / "model.keras") as unfinished:
-        trained[0].model.save(unfinished)
+        ensembles[0].trained[0].model.save(unfinished)
     published, compared = publish(plan, classifier, predicted, Path(order.saved_models) / saved_model_name(plan, run))
     console.say(f"wrote     {published}; in a separate process it gave the same answers for {compared:,} picture files")
 
-    result = describe_result(plan, trained, estimates, published)
+    result = describe_result(plan, ensembles, estimates, published)
     if len(submission) and competition.answers is not None:
         # The submission is on disk and will not change: only now are the hidden labels read.
         for head, score in score_submission(submission, competition, console).items():
@@ -170,8 +170,53 @@ def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console
             if head in estimates:
                 console.say(f"          {compare(score, estimates[head])}")
     warn_of_lost_pictures(plan, console)
-    write_report(run, plan, result, [one.history for one in trained])
+    write_report(run, plan, result, [one.history for ensemble in ensembles for one in ensemble.trained])
     files.write_json(run / "result.json", result)  # the last file: it says that the run is finished
+
+
+def train_split(plan: Plan, run: Path, fold: int, resume: bool, console: Console) -> Ensemble:
+    """Train the networks of a split, one for every seed, and let the held-out pictures say how much each counts."""
+    recipe, (train_index, held_out) = plan.recipe, plan.splits[fold]
+    trained = []
+    for network in range(recipe.seeds):
+        folder = run_folder.checkpoints_of(run, fold, network, recipe.seeds)
+        what = name_training(fold, len(plan.splits), network, recipe.seeds)
+        own = replace(recipe, seed=recipe.seed + network)
+        trained.append(train(own, plan.data, train_index, held_out, folder, console, what, resume))
+    if not len(held_out):
+        return make_ensemble(trained)
+    pictures = plan.data.pictures[held_out]
+    answers = [
+        predict_pictures(make_classifier(plan, [Ensemble([replace(one, model=model, earlier=())], [1.0])]), pictures)
+        for one in trained
+        for model in one.models
+    ]
+    labels = {head: values[held_out] for head, values in plan.data.labels.items()}
+    groups = None if plan.groups is None else plan.groups[held_out]
+    return make_ensemble(trained, answers, labels, groups, recipe.select, recipe.seed)
+
+
+def name_training(fold: int, folds: int, network: int, networks: int) -> str:
+    """How to call a training.
+
+    >>> name_training(1, 5, 0, 3), name_training(0, 1, 0, 3), name_training(0, 1, 0, 1)
+    ('fold 2 of 5, network 1 of 3', 'network 1 of 3', 'training')
+    """
+    parts = [f"fold {fold + 1} of {folds}"] if folds > 1 else []
+    parts += [f"network {network + 1} of {networks}"] if networks > 1 else []
+    return ", ".join(parts) or "training"
+
+
+def say_gain(found: Mapping[str, float], networks: int) -> str:
+    """What several networks reach together and alone, in one line."""
+    line = (
+        f"{networks} networks are right together on {percent(found['together'])} of the held-out pictures, alone on "
+        f"{percent(found['alone'])} (from {percent(found['worst_alone'])} to {percent(found['best_alone'])}): "
+        f"{round(100 * (found['together'] - found['alone']), 1) + 0.0:+.1f} points"
+    )
+    if found["expected"] == found["together"]:
+        return line
+    return f"{line}; chosen by one half of the pictures, on {percent(found['expected'])} of the other"
 
 
 def warn_of_lost_pictures(plan: Plan, console: Console) -> None:
@@ -182,23 +227,22 @@ def warn_of_lost_pictures(plan: Plan, console: Console) -> None:
         console.warn(f"{len(lost):,} pictures became unreadable after they had been checked, such as {lost[0]}.")
 
 
-def make_classifier(plan: Plan, trained: Sequence[Trained]) -> Classifier:
-    """The average of the trained networks, which answers for validation, for the submission and in the export."""
-    recipe, models = plan.recipe, [one.model for one in trained]
+def make_classifier(plan: Plan, ensembles: Sequence[Ensemble]) -> Classifier:
+    """The average of the chosen networks, which answers for validation, for the submission and in the export."""
+    recipe, (models, weights) = plan.recipe, flatten(ensembles)
     names = {keras: head for head, keras in keras_names(plan.data.classes).items()}
-    return Classifier(models, recipe.image_size, decode_picture, resize, recipe.flip, recipe.views, names)
+    return Classifier(models, recipe.image_size, decode_picture, resize, recipe.flip, recipe.views, names, weights)
 
 
-def estimate(plan: Plan, trained: Sequence[Trained]) -> dict[str, Estimate]:
-    """By head, what the held-out pictures say of the hidden score: each predicted by the network that never saw it."""
+def estimate(plan: Plan, ensembles: Sequence[Ensemble]) -> dict[str, Estimate]:
+    """By head, what the held-out pictures say of the hidden score: each predicted by networks that never saw it."""
     correct: dict[str, list[np.ndarray]] = {head: [] for head in plan.data.classes}
     groups = []
-    for one, (_, held_out) in zip(trained, plan.splits, strict=True):
-        if not len(held_out):
+    for one, (_, held_out) in zip(ensembles, plan.splits, strict=True):
+        if one.held_out is None:
             return {}
-        answers = predict_pictures(make_classifier(plan, [one]), plan.data.pictures[held_out])
         groups.append(held_out if plan.groups is None else plan.groups[held_out])
-        for head, probabilities in answers.items():
+        for head, probabilities in one.held_out.items():
             correct[head].append(probabilities.argmax(axis=1) == plan.data.labels[head][held_out])
     group_of = np.concatenate(groups)
     held_out = np.concatenate([held_out for _, held_out in plan.splits])
@@ -252,9 +296,11 @@ def saved_model_name(plan: Plan, run: Path) -> str:
 
 
 def describe_result(
-    plan: Plan, trained: Sequence[Trained], estimates: Mapping[str, Estimate], published: Path
+    plan: Plan, ensembles: Sequence[Ensemble], estimates: Mapping[str, Estimate], published: Path
 ) -> dict[str, Any]:
     """What result.json says, all but the hidden score."""
+    trained = [one for ensemble in ensembles for one in ensemble.trained]
+    networks = describe_networks(plan, ensembles)
     return {
         "heads": {
             head: {
@@ -267,13 +313,38 @@ def describe_result(
         "parameters": plan.parameters,
         "seconds": round(sum(one.seconds for one in trained), 1),
         "pictures_per_second": round(float(np.mean([one.pictures_per_second for one in trained])), 1),
-        "best_epochs": [one.best_epoch for one in trained],
+        "best_epochs": [network["best_epoch"] for network in networks],
+        "networks": networks,
+        "ensemble": gains(ensembles),
         "seed": plan.recipe.seed,
         "left_out": plan.left_out,
         "saved_model": os.fspath(published),
         "versions": run_folder.package_versions(),
         "commit": run_folder.source_commit(),
     }
+
+
+def describe_networks(plan: Plan, ensembles: Sequence[Ensemble]) -> list[dict[str, Any]]:
+    """Of every network: where it comes from, how much it counts in its split, what it reaches there alone."""
+    found = []
+    for fold, ensemble in enumerate(ensembles, start=1):
+        origins = [
+            (network, epoch)
+            for network, one in enumerate(ensemble.trained)
+            for epoch in kept_epochs(plan.recipe, one.best_epoch)
+        ]
+        for place, (network, epoch) in enumerate(origins):
+            found.append(
+                {
+                    "fold": fold,
+                    "network": network + 1,
+                    "seed": plan.recipe.seed + network,
+                    "best_epoch": epoch,
+                    "weight": ensemble.weights[place],
+                    "validation_accuracy": dict(ensemble.alone[place]) if ensemble.alone else None,
+                }
+            )
+    return found
 
 
 def compare(score: float, expected: Estimate) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 import kerascnn
 from apps.data import Data, evenly_spaced
+from apps.kept_weights import cycles_schedule
 from apps.phases import phases
 from apps.recipe import NETWORK_OPTIONS, Recipe
 from callbacks import NO_DECAY, HardestExamples, OneCycleSchedule, ParameterGroup, get_optimizer
@@ -84,10 +85,12 @@ def compile_network(
 
 
 def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:
-    """The recipe's optimiser, its rate on the one-cycle schedule."""
-    rate = OneCycleSchedule(
+    """The recipe's optimiser, its rate on the one-cycle schedule, or on that of its snapshots."""
+    rate: keras.optimizers.schedules.LearningRateSchedule = OneCycleSchedule(
         recipe.lr, total_steps, warmup=recipe.warmup, tail=0.0, final_factor=1e-4, curve=recipe.curve
     )
+    if recipe.snapshots > 1:
+        rate = cycles_schedule(recipe, total_steps)
     groups = [NO_DECAY]
     if recipe.bias_rate != 1:
         groups.append(ParameterGroup(r"(beta|bias)$", rate=recipe.bias_rate))
