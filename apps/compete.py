@@ -24,7 +24,7 @@ from apps.plan import Plan, make_plan, print_plan
 from apps.recipes import Choices
 from apps.report import write_report
 from apps.submission import make_submission, predict_pictures, score_submission, verify
-from apps.training import measure_seconds, train
+from apps.training import Trained, measure_seconds, train
 from kerascnn.export import Classifier, export_model, new_version
 from kerascnn.registry import lookup
 from pipelines.competition import encoded_pictures
@@ -135,8 +135,9 @@ def carry_out(plan: Plan, run: Path, order: run_folder.Order, resume: bool, cons
 def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console) -> None:
     """Train all networks of all splits, then write everything a run consists of, the score last."""
     competition = plan.competition
-    ensembles = [train_split(plan, run, fold, resume, console) for fold in range(len(plan.splits))]
-    run_folder.write_history([[one.history for one in ensemble.trained] for ensemble in ensembles], run)
+    trained = [train_split(plan, run, fold, resume, console) for fold in range(len(plan.splits))]
+    run_folder.write_history([[one.history for one in networks] for networks in trained], run)
+    ensembles = weigh(plan, trained)
     classifier = make_classifier(plan, ensembles)
     for head, found in gains(ensembles).items():
         console.say(f"ensemble  {head}: {say_gain(found, len(ensembles[0].models))}")
@@ -174,8 +175,8 @@ def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console
     files.write_json(run / "result.json", result)  # the last file: it says that the run is finished
 
 
-def train_split(plan: Plan, run: Path, fold: int, resume: bool, console: Console) -> Ensemble:
-    """Train the networks of a split, one for every seed, and let the held-out pictures say how much each counts."""
+def train_split(plan: Plan, run: Path, fold: int, resume: bool, console: Console) -> list[Trained]:
+    """Train the networks of a split, one for every seed."""
     recipe, (train_index, held_out) = plan.recipe, plan.splits[fold]
     trained = []
     for network in range(recipe.seeds):
@@ -183,17 +184,25 @@ def train_split(plan: Plan, run: Path, fold: int, resume: bool, console: Console
         what = name_training(fold, len(plan.splits), network, recipe.seeds)
         own = replace(recipe, seed=recipe.seed + network)
         trained.append(train(own, plan.data, train_index, held_out, folder, console, what, resume))
-    if not len(held_out):
-        return make_ensemble(trained)
-    pictures = plan.data.pictures[held_out]
-    answers = [
-        predict_pictures(make_classifier(plan, [Ensemble([replace(one, model=model, earlier=())], [1.0])]), pictures)
-        for one in trained
-        for model in one.models
-    ]
-    labels = {head: values[held_out] for head, values in plan.data.labels.items()}
-    groups = None if plan.groups is None else plan.groups[held_out]
-    return make_ensemble(trained, answers, labels, groups, recipe.select, recipe.seed)
+    return trained
+
+
+def weigh(plan: Plan, trained: Sequence[Sequence[Trained]]) -> list[Ensemble]:
+    """For every split, what its networks say of the pictures held out of it, and how much each of them counts."""
+    first, recipe = trained[0][0], plan.recipe
+    # One network takes the weights of all in turn: the graph of each one of its own would take seconds to build.
+    classifier = make_classifier(plan, [Ensemble([replace(first, earlier=())], [1.0])])
+    own, ensembles = first.model.get_weights(), []
+    for networks, (_, held_out) in zip(trained, plan.splits, strict=True):
+        answers = []
+        for model in [model for one in networks for model in one.models] if len(held_out) else ():
+            first.model.set_weights(own if model is first.model else model.get_weights())
+            answers.append(predict_pictures(classifier, plan.data.pictures[held_out]))
+        labels = {head: values[held_out] for head, values in plan.data.labels.items()}
+        groups = None if plan.groups is None else plan.groups[held_out]
+        ensembles.append(make_ensemble(networks, answers, labels, groups, recipe.select, recipe.seed))
+    first.model.set_weights(own)
+    return ensembles
 
 
 def name_training(fold: int, folds: int, network: int, networks: int) -> str:
@@ -209,14 +218,13 @@ def name_training(fold: int, folds: int, network: int, networks: int) -> str:
 
 def say_gain(found: Mapping[str, float], networks: int) -> str:
     """What several networks reach together and alone, in one line."""
-    line = (
-        f"{networks} networks are right together on {percent(found['together'])} of the held-out pictures, alone on "
-        f"{percent(found['alone'])} (from {percent(found['worst_alone'])} to {percent(found['best_alone'])}): "
-        f"{round(100 * (found['together'] - found['alone']), 1) + 0.0:+.1f} points"
+    hopeful = "" if found["expected"] == found["together"] else f" ({percent(found['together'])} of those that chose)"
+    spread = f" (from {percent(found['worst_alone'])} to {percent(found['best_alone'])})"
+    return (
+        f"{networks} networks are right together on {percent(found['expected'])} of the held-out pictures{hopeful}, one "
+        f"alone on {percent(found['alone'])}{spread if found['worst_alone'] < found['best_alone'] else ''}: "
+        f"{round(100 * (found['expected'] - found['alone']), 1) + 0.0:+.1f} points"
     )
-    if found["expected"] == found["together"]:
-        return line
-    return f"{line}; chosen by one half of the pictures, on {percent(found['expected'])} of the other"
 
 
 def warn_of_lost_pictures(plan: Plan, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import keras
 import numpy as np
@@ -189,16 +190,19 @@ def gains(ensembles: Sequence[Ensemble]) -> dict[str, dict[str, float]]:
     """By head, over the held-out pictures of all splits, what several networks reach together and alone.
 
     "expected" is the accuracy of `held_out`, "together" that of the average which is exported; they differ where the
-    networks were chosen, there by other pictures, here by the same. "alone" is the mean of the networks' own
-    accuracies, "worst_alone" and "best_alone" are the worst and best of each split. Empty where a split has one
-    network, or nothing is held out.
+    networks were chosen, there by other pictures, here by the same. "alone" is the mean of the accuracies of the
+    networks that the trainings end with, "worst_alone" and "best_alone" are the worst and best of these in each split.
+    Empty where a split has one network, or nothing is held out.
     """
     if any(len(one.models) < 2 or one.held_out is None for one in ensembles):
         return {}
     found: dict[str, dict[str, float]] = {}
     for head in ensembles[0].labelled:
         parts = [one for one in ensembles if one.labelled[head]]
-        alone = [[network[head] for network in one.alone] for one in parts]
+        alone = [
+            [one.alone[end - 1][head] for end in accumulate(len(training.models) for training in one.trained)]
+            for one in parts
+        ]
         columns: dict[str, list[float]] = {
             "together": [one.together[head] for one in parts],
             "expected": [one.expected[head] for one in parts],
