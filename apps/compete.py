@@ -218,7 +218,8 @@ def name_training(fold: int, folds: int, network: int, networks: int) -> str:
 
 def say_gain(found: Mapping[str, float], networks: int) -> str:
     """What several networks reach together and alone, in one line."""
-    hopeful = "" if found["expected"] == found["together"] else f" ({percent(found['together'])} of those that chose)"
+    same = found["expected"] == found["together"]
+    hopeful = "" if same else f" ({percent(found['together'])} of those that chose them)"
     spread = f" (from {percent(found['worst_alone'])} to {percent(found['best_alone'])})"
     return (
         f"{networks} networks are right together on {percent(found['expected'])} of the held-out pictures{hopeful}, one "
