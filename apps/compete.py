@@ -222,8 +222,8 @@ def say_gain(found: Mapping[str, float], networks: int) -> str:
     hopeful = "" if same else f" ({percent(found['together'])} of those that chose them)"
     spread = f" (from {percent(found['worst_alone'])} to {percent(found['best_alone'])})"
     return (
-        f"{networks} networks are right together on {percent(found['expected'])} of the held-out pictures{hopeful}, one "
-        f"alone on {percent(found['alone'])}{spread if found['worst_alone'] < found['best_alone'] else ''}: "
+        f"{networks} networks are right together on {percent(found['expected'])} of the held-out pictures{hopeful}, "
+        f"one alone on {percent(found['alone'])}{spread if found['worst_alone'] < found['best_alone'] else ''}: "
         f"{round(100 * (found['expected'] - found['alone']), 1) + 0.0:+.1f} points"
     )
 
