@@ -131,6 +131,17 @@ def compete(
     checkpoint_minutes: Annotated[
         float, typer.Option(min=0, help="How often training is written to disk, besides after every epoch.")
     ] = 2.0,
+    seeds: Annotated[
+        int | None, typer.Option(help="Networks for every split, of different seeds, averaged.", show_default="1")
+    ] = None,
+    snapshots: Annotated[
+        int | None,
+        typer.Option(help="Networks from one training, at the ends of so many cycles of the rate.", show_default="1"),
+    ] = None,
+    average: Annotated[
+        str | None,
+        typer.Option(metavar="ema|swa", help="Average the weights over the last steps.", show_default="none"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder, must be new.", show_default="runs/NAME, runs/NAME-2, ...")
     ] = None,
@@ -165,6 +176,9 @@ def compete(
         "val": parse_val(val),
         "seed": seed,
         "deterministic": deterministic,
+        "seeds": seeds,
+        "snapshots": snapshots,
+        "average": average,
         "image_size": parse_size(image_size),
     }
     # A resumed run has a recipe already: what is given now is only compared with it.

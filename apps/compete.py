@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ import pipelines
 from apps import files, run_folder
 from apps.console import Console, duration, percent
 from apps.data import keras_names
+from apps.ensemble import Ensemble, flatten, gains, make_ensemble
 from apps.estimate import Estimate, expect_accuracy
+from apps.kept_weights import kept_epochs
 from apps.plan import Plan, make_plan, print_plan
 from apps.recipes import Choices
 from apps.report import write_report
@@ -122,7 +124,8 @@ def compete(
     if plan.recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
     if dry_run:
-        seconds = measure_seconds(plan.recipe, plan.data, [len(train_index) for train_index, _ in plan.splits])
+        counts = [len(train_index) for train_index, _ in plan.splits] * plan.recipe.seeds
+        seconds = measure_seconds(plan.recipe, plan.data, counts)
         console.say(f"time      about {duration(seconds)} of training on this machine (measured on a few steps)")
         return None
     if run is None or not resume:
@@ -154,21 +157,15 @@ def carry_out(
 def finish(
     plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console, end: float | None = None
 ) -> None:
-    """Train all splits, until `end` on the monotonic clock, then write everything a run consists of, the score last."""
-    competition, recipe, data = plan.competition, plan.recipe, plan.data
-    trained: list[Trained] = []
-    # Where every bit must be repeatable, the clock decides nothing after the recipe is settled.
-    allowed = None if end is None or recipe.deterministic else max(end - time.monotonic(), 1.0)
-    for number, (train_index, val_index) in enumerate(plan.splits, start=1):
-        what = f"fold {number} of {len(plan.splits)}" if len(plan.splits) > 1 else "training"
-        folder = run / "checkpoints" / str(number)
-        seconds = 60 * order.checkpoint_minutes
-        left = len(plan.splits) - len(trained)
-        share = None if allowed is None else max(allowed - sum(one.seconds for one in trained), 1.0) / left
-        trained.append(train(recipe, data, train_index, val_index, folder, console, what, resume, seconds, share))
-    run_folder.write_history([one.history for one in trained], run)
-    classifier = make_classifier(plan, trained)
-    estimates = estimate(plan, trained)
+    """Train all networks of all splits, until `end` on the monotonic clock, then write all of a run, the score last."""
+    competition = plan.competition
+    trained = train_all(plan, run, order, resume, console, end)
+    run_folder.write_history([[one.history for one in networks] for networks in trained], run)
+    ensembles = weigh(plan, trained)
+    classifier = make_classifier(plan, ensembles)
+    for head, found in gains(ensembles).items():
+        console.say(f"ensemble  {head}: {say_gain(found, len(ensembles[0].models))}")
+    estimates = estimate(plan, ensembles)
     if missing := int((~plan.test_readable).sum()):
         console.warn(f"{missing:,} hidden pictures cannot be read; the expected score is for the others.")
     for head, expected in estimates.items():
@@ -185,11 +182,11 @@ def finish(
         console.say(f"wrote     {run / 'submission.csv'}, {len(submission):,} rows")
 
     with files.whole_file(run / "model.keras") as unfinished:
-        trained[0].model.save(unfinished)
+        ensembles[0].trained[0].model.save(unfinished)
     published, compared = publish(plan, classifier, predicted, Path(order.saved_models) / saved_model_name(plan, run))
     console.say(f"wrote     {published}; in a separate process it gave the same answers for {compared:,} picture files")
 
-    result = describe_result(plan, trained, estimates, published)
+    result = describe_result(plan, ensembles, estimates, published)
     if len(submission) and competition.answers is not None:
         # The submission is on disk and will not change: only now are the hidden labels read.
         for head, score in score_submission(submission, competition, console).items():
@@ -198,8 +195,79 @@ def finish(
             if head in estimates:
                 console.say(f"          {compare(score, estimates[head])}")
     warn_of_lost_pictures(plan, console)
-    write_report(run, plan, result, [one.history for one in trained])
+    write_report(run, plan, result, [one.history for ensemble in ensembles for one in ensemble.trained])
     files.write_json(run / "result.json", result)  # the last file: it says that the run is finished
+
+
+def train_all(
+    plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console, end: float | None
+) -> list[list[Trained]]:
+    """Train the networks of every split, one for each seed; what time there is until `end` is shared among them."""
+    recipe, data = plan.recipe, plan.data
+    # Where every bit must be repeatable, or cycles are whole epochs, the clock decides nothing any more.
+    timed = end is not None and not recipe.deterministic and recipe.snapshots == 1
+    allowed = end - time.monotonic() if timed and end is not None else None
+    trained: list[list[Trained]] = []
+    spent, left = 0.0, len(plan.splits) * recipe.seeds
+    for fold, (train_index, held_out) in enumerate(plan.splits):
+        trained.append([])
+        for network in range(recipe.seeds):
+            one = train(
+                replace(recipe, seed=recipe.seed + network),
+                data,
+                train_index,
+                held_out,
+                run_folder.checkpoints_of(run, fold, network, recipe.seeds),
+                console,
+                name_training(fold, len(plan.splits), network, recipe.seeds),
+                resume,
+                checkpoint_seconds=60 * order.checkpoint_minutes,
+                seconds=None if allowed is None else max((allowed - spent) / left, 1.0),
+            )
+            trained[-1].append(one)
+            spent, left = spent + one.seconds, left - 1
+    return trained
+
+
+def weigh(plan: Plan, trained: Sequence[Sequence[Trained]]) -> list[Ensemble]:
+    """For every split, what its networks say of the pictures held out of it, and how much each of them counts."""
+    first, recipe = trained[0][0], plan.recipe
+    # One network takes the weights of all in turn: the graph of each one of its own would take seconds to build.
+    classifier = make_classifier(plan, [Ensemble([replace(first, earlier=())], [1.0])])
+    own, ensembles = first.model.get_weights(), []
+    for networks, (_, held_out) in zip(trained, plan.splits, strict=True):
+        answers = []
+        for model in [model for one in networks for model in one.models] if len(held_out) else ():
+            first.model.set_weights(own if model is first.model else model.get_weights())
+            answers.append(predict_pictures(classifier, plan.data.pictures[held_out]))
+        labels = {head: values[held_out] for head, values in plan.data.labels.items()}
+        groups = None if plan.groups is None else plan.groups[held_out]
+        ensembles.append(make_ensemble(networks, answers, labels, groups, recipe.select, recipe.seed))
+    first.model.set_weights(own)
+    return ensembles
+
+
+def name_training(fold: int, folds: int, network: int, networks: int) -> str:
+    """How to call a training.
+
+    >>> name_training(1, 5, 0, 3), name_training(0, 1, 0, 3), name_training(0, 1, 0, 1)
+    ('fold 2 of 5, network 1 of 3', 'network 1 of 3', 'training')
+    """
+    parts = [f"fold {fold + 1} of {folds}"] if folds > 1 else []
+    parts += [f"network {network + 1} of {networks}"] if networks > 1 else []
+    return ", ".join(parts) or "training"
+
+
+def say_gain(found: Mapping[str, float], networks: int) -> str:
+    """What several networks reach together and alone, in one line."""
+    same = found["expected"] == found["together"]
+    hopeful = "" if same else f" ({percent(found['together'])} of those that chose them)"
+    spread = f" (from {percent(found['worst_alone'])} to {percent(found['best_alone'])})"
+    return (
+        f"{networks} networks are right together on {percent(found['expected'])} of the held-out pictures{hopeful}, "
+        f"one alone on {percent(found['alone'])}{spread if found['worst_alone'] < found['best_alone'] else ''}: "
+        f"{round(100 * (found['expected'] - found['alone']), 1) + 0.0:+.1f} points"
+    )
 
 
 def warn_of_lost_pictures(plan: Plan, console: Console) -> None:
@@ -210,23 +278,22 @@ def warn_of_lost_pictures(plan: Plan, console: Console) -> None:
         console.warn(f"{len(lost):,} pictures became unreadable after they had been checked, such as {lost[0]}.")
 
 
-def make_classifier(plan: Plan, trained: Sequence[Trained]) -> Classifier:
-    """The average of the trained networks, which answers for validation, for the submission and in the export."""
-    recipe, models = plan.recipe, [one.model for one in trained]
+def make_classifier(plan: Plan, ensembles: Sequence[Ensemble]) -> Classifier:
+    """The average of the chosen networks, which answers for validation, for the submission and in the export."""
+    recipe, (models, weights) = plan.recipe, flatten(ensembles)
     names = {keras: head for head, keras in keras_names(plan.data.classes).items()}
-    return Classifier(models, recipe.image_size, decode_picture, resize, recipe.flip, recipe.views, names)
+    return Classifier(models, recipe.image_size, decode_picture, resize, recipe.flip, recipe.views, names, weights)
 
 
-def estimate(plan: Plan, trained: Sequence[Trained]) -> dict[str, Estimate]:
-    """By head, what the held-out pictures say of the hidden score: each predicted by the network that never saw it."""
+def estimate(plan: Plan, ensembles: Sequence[Ensemble]) -> dict[str, Estimate]:
+    """By head, what the held-out pictures say of the hidden score: each predicted by networks that never saw it."""
     correct: dict[str, list[np.ndarray]] = {head: [] for head in plan.data.classes}
     groups = []
-    for one, (_, held_out) in zip(trained, plan.splits, strict=True):
-        if not len(held_out):
+    for one, (_, held_out) in zip(ensembles, plan.splits, strict=True):
+        if one.held_out is None:
             return {}
-        answers = predict_pictures(make_classifier(plan, [one]), plan.data.pictures[held_out])
         groups.append(held_out if plan.groups is None else plan.groups[held_out])
-        for head, probabilities in answers.items():
+        for head, probabilities in one.held_out.items():
             correct[head].append(probabilities.argmax(axis=1) == plan.data.labels[head][held_out])
     group_of = np.concatenate(groups)
     held_out = np.concatenate([held_out for _, held_out in plan.splits])
@@ -280,9 +347,11 @@ def saved_model_name(plan: Plan, run: Path) -> str:
 
 
 def describe_result(
-    plan: Plan, trained: Sequence[Trained], estimates: Mapping[str, Estimate], published: Path
+    plan: Plan, ensembles: Sequence[Ensemble], estimates: Mapping[str, Estimate], published: Path
 ) -> dict[str, Any]:
     """What result.json says, all but the hidden score."""
+    trained = [one for ensemble in ensembles for one in ensemble.trained]
+    networks = describe_networks(plan, ensembles)
     return {
         "heads": {
             head: {
@@ -295,7 +364,9 @@ def describe_result(
         "parameters": plan.parameters,
         "seconds": round(sum(one.seconds for one in trained), 1),
         "pictures_per_second": round(float(np.mean([one.pictures_per_second for one in trained])), 1),
-        "best_epochs": [one.best_epoch for one in trained],
+        "best_epochs": [network["best_epoch"] for network in networks],
+        "networks": networks,
+        "ensemble": gains(ensembles),
         "alarms": [
             f"network {number}: {text}" if len(trained) > 1 else text
             for number, one in enumerate(trained, start=1)
@@ -307,6 +378,29 @@ def describe_result(
         "versions": run_folder.package_versions(),
         "commit": run_folder.source_commit(),
     }
+
+
+def describe_networks(plan: Plan, ensembles: Sequence[Ensemble]) -> list[dict[str, Any]]:
+    """Of every network: where it comes from, how much it counts in its split, what it reaches there alone."""
+    found = []
+    for fold, ensemble in enumerate(ensembles, start=1):
+        origins = [
+            (network, epoch)
+            for network, one in enumerate(ensemble.trained)
+            for epoch in kept_epochs(plan.recipe, one.best_epoch)
+        ]
+        for place, (network, epoch) in enumerate(origins):
+            found.append(
+                {
+                    "fold": fold,
+                    "network": network + 1,
+                    "seed": plan.recipe.seed + network,
+                    "best_epoch": epoch,
+                    "weight": ensemble.weights[place],
+                    "validation_accuracy": dict(ensemble.alone[place]) if ensemble.alone else None,
+                }
+            )
+    return found
 
 
 def compare(score: float, expected: Estimate) -> str:

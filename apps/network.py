@@ -11,6 +11,7 @@ import numpy as np
 import kerascnn
 from apps.data import Data, evenly_spaced
 from apps.heads import check_heads, log_variances_group, loss_weights
+from apps.kept_weights import cycles_schedule
 from apps.phases import phases
 from apps.recipe import NETWORK_OPTIONS, Recipe
 from callbacks import NO_DECAY, HardestExamples, OneCycleSchedule, Paced, ParameterGroup, get_optimizer
@@ -100,10 +101,12 @@ def compile_network(
 
 
 def make_optimizer(recipe: Recipe, total_steps: int, heads: int = 1, paced: bool = False) -> keras.optimizers.Optimizer:
-    """The recipe's optimiser, its rate on the one-cycle schedule, whose pace can be changed where it is `paced`."""
-    rate = OneCycleSchedule(
+    """The recipe's optimiser, its rate on the one-cycle schedule or its snapshots', `paced` if wanted."""
+    rate: keras.optimizers.schedules.LearningRateSchedule = OneCycleSchedule(
         recipe.lr, total_steps, warmup=recipe.warmup, tail=0.0, final_factor=1e-4, curve=recipe.curve
     )
+    if recipe.snapshots > 1:
+        rate = cycles_schedule(recipe, total_steps)
     rate = Paced(rate) if paced else rate
     groups = [NO_DECAY]
     if recipe.bias_rate != 1:

@@ -125,7 +125,7 @@ def make_plan(
     recipe, rest = settle(choices), 0.0
     check_network(recipe, num_classes)
     if seconds is not None or (recipe.epochs * len(labelled) > NEVER_LONG and "epochs" not in choices):
-        work = Workload.of(len(labelled), len(hidden), recipe.val)
+        work = Workload.of(len(labelled), len(hidden), recipe.val, recipe.seeds)
         within = 60 * MINUTES if seconds is None else seconds
         recipe, rest = suit_time(choices, settle, within, work, num_classes, console, grow=seconds is not None)
     open_some = partial(open_pictures, size=recipe.image_size, verified=competition.verified, strict=strict)
@@ -204,8 +204,10 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.say(f"network   {recipe.model}, width {recipe.width:g}, {plan.parameters:,} parameters, {recipe.precision}")
     console.say(
         f"steps     {recipe.epochs} epochs of {len(train_index) // recipe.batch_size} steps of {recipe.batch_size} "
-        f"pictures, {recipe.optimizer} with one-cycle rate up to {recipe.lr:g}, seed {recipe.seed}"
+        f"pictures, {recipe.optimizer} with {_curve(recipe)} up to {recipe.lr:g}, seed {recipe.seed}"
     )
+    if several := _networks(recipe):
+        console.say(f"networks  {several}")
     for size, parts in itertools.groupby(phases(recipe), key=lambda phase: phase.size):
         part = list(parts)
         if size is not None:
@@ -215,6 +217,22 @@ def print_plan(plan: Plan, console: Console) -> None:
             f"          from epoch {hard[0].epochs[0] + 1} on the hardest {percent(recipe.hardest)} of the pictures, "
             f"steps an epoch: {steps_of(recipe, hard[0], len(train_index))}"
         )
+
+
+def _curve(recipe: Recipe) -> str:
+    return "one-cycle rate" if recipe.snapshots == 1 else f"{recipe.snapshots} cycles of a rate"
+
+
+def _networks(recipe: Recipe) -> str:
+    """What a split yields beside one network; empty where that is all."""
+    parts = []
+    if recipe.seeds > 1:
+        parts.append(f"{recipe.seeds} for every split, seeds {recipe.seed} to {recipe.seed + recipe.seeds - 1}")
+    if recipe.snapshots > 1:
+        parts.append(f"{recipe.snapshots} snapshots of every training")
+    if recipe.average != "none":
+        parts.append(f"averaged weights ({recipe.average.upper()})")
+    return ", ".join(parts)
 
 
 def _has_picture(competition: Competition) -> np.ndarray:

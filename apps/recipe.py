@@ -19,13 +19,15 @@ FLIPS = ("random", "alternating")
 CURVES = ("cosine", "linear")
 OPTIMIZERS = ("nesterov", "muon_sgd", "adamw")
 HEAD_LOSSES = ("fixed", "uncertainty")
-# Values of these fields suit one optimiser, or one norm, and no other.
+# Values of these fields suit one optimiser, one norm, or one number of cycles, and no other.
 SETTLED_FOR = {
     "optimizer": ("lr", "momentum", "bias_rate", "head_rate", "weight_decay"),
     "norm": ("frozen_scale",),
+    "snapshots": ("patience",),
 }
 NORMS = ("batch", "layer", "group", "none")
 TRANSFERS = ("none", "all", "last", "relearn")
+AVERAGES = ("none", "ema", "swa")
 # Fields that are options of the network; what is None is as the network was published.
 NETWORK_OPTIONS = (
     *("stem", "activation", "norm", "dropout", "stochastic_depth"),
@@ -85,10 +87,17 @@ class Recipe:
         head_loss: "fixed", or "uncertainty", which learns the weights (`kerascnn.uncertainty_weighted`).
         balance: "weights" weighs the loss against the frequency of each class, "sampling" draws rare classes more
             often, "none".
-        warmup: Fraction of the training in which the rate rises.
+        warmup: Fraction of the training, or of the first cycle of `snapshots`, in which the rate rises.
         patience: Epochs without a better validation accuracy before training stops; 0 never stops.
         seed: Of the split, the initial weights, the order and the augmentation.
         deterministic: Only operations that give the same bits every time; without it most do on processors, too.
+        seeds: Networks for every split, trained with `seed`, `seed` + 1, ...; the split is that of `seed`.
+        snapshots: Networks that one training yields: so many cosine cycles of the rate, equally long in epochs (the
+            first ones longer where these do not divide evenly), and the weights at the end of each.
+        average: Which weights a training yields: the "none" averaged ones, their moving average ("ema") or the mean of
+            those at the ends of the last quarter of the epochs ("swa").
+        select: Choose by the held-out pictures how much each network of a split counts, where there are several
+            (`apps.ensemble.select`); without, all count alike.
         stem: "small" keeps the resolution in the first layers, "imagenet" does not.
         activation, norm, dropout, stochastic_depth, se, l1, l2, initializer, input_noise, frozen_scale, whitening: As
             in `kerascnn.blocks.Net`; None is the network's own.
@@ -146,6 +155,10 @@ class Recipe:
     patience: int = 10
     seed: int = 0
     deterministic: bool = False
+    seeds: int = 1
+    snapshots: int = 1
+    average: str = "none"
+    select: bool = True
     stem: str | None = None
     activation: str | None = None
     norm: str | None = None
@@ -163,7 +176,7 @@ class Recipe:
 
 # What values must be: of which fields, whether a value fits, and the same in words.
 LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (("epochs", "batch_size"), lambda value: value >= 1, "at least 1"),
+    (("epochs", "batch_size", "seeds", "snapshots"), lambda value: value >= 1, "at least 1"),
     (("lr", "width"), lambda value: value > 0, "positive"),
     (
         (
@@ -224,6 +237,7 @@ LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
             ("balance", BALANCES),
             ("norm", NORMS),
             ("transfer", TRANSFERS),
+            ("average", AVERAGES),
         )
     ),
 )
@@ -255,14 +269,14 @@ def load_choices(name: str) -> Choices:
 
 
 def override(base: Choices, chosen: Choices) -> Choices:
-    """The choices of a recipe with others on top; what it settles for its optimiser, or its norm, goes with that.
+    """The choices of a recipe with others on top; what it settles for its optimiser, norm or cycles goes with these.
 
     >>> override({"optimizer": "nesterov", "lr": 0.4, "epochs": 24}, {"optimizer": "adamw"})
     {'epochs': 24, 'optimizer': 'adamw'}
     """
-    left = dict(base)
+    left, before = dict(base), {"snapshots": Recipe.snapshots, **base}
     for name, settled in SETTLED_FOR.items():
-        if name in chosen and chosen[name] != base.get(name):
+        if name in chosen and chosen[name] != before.get(name):
             for other in (name, *settled):
                 left.pop(other, None)
     return {**left, **chosen}

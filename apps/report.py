@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,14 +40,14 @@ def write_report(
 
 
 def draw_curves(histories: Sequence[Sequence[Mapping[str, float]]]) -> bytes:
-    """Loss, accuracy and learning rate by epoch, as a PNG; one line a fold, validation dashed."""
+    """Loss, accuracy and learning rate by epoch, as a PNG; one line a network, validation dashed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)
     for number, history in enumerate(histories):
         colour, epochs = f"C{number}", [row["epoch"] for row in history]
-        for name in history[0]:
+        for name in history[-1]:  # which has all: an average begins after some epochs
             if name in ("loss", "val_loss"):
                 axes = loss
             elif name.endswith("accuracy"):
@@ -58,7 +59,7 @@ def draw_curves(histories: Sequence[Sequence[Mapping[str, float]]]) -> bytes:
             style = "--" if name.startswith("val_") else "-"
             axes.plot(
                 epochs,
-                [row[name] for row in history],
+                [row.get(name, math.nan) for row in history],
                 style,
                 marker=".",
                 label=name,

@@ -75,6 +75,8 @@ def resolve(
         "translation": 0.1 if photographs else 0.0,
         "precision": fastest_precision(),
         "val": None if own_validation else 0.1,
+        # Every cycle is trained to its end.
+        **({"patience": 0} if choices.get("snapshots", 1) > 1 else {}),
         # Published weights need the strides that they were trained with.
         "stem": "small" if small and from_scratch and "stem" in lookup(model).own_options else None,
     }
@@ -114,6 +116,27 @@ def _check_together(recipe: Recipe) -> None:
                 raise ValueError(f"`{name}={value}` does not go with published weights (`transfer`). Leave one out.")
     if (recipe.mixup or recipe.cutmix) and batch_size < 2:
         raise ValueError("`mixup` and `cutmix` mix pictures of one batch: `batch_size` must be at least 2.")
+    if recipe.seed + recipe.seeds > 2**31:
+        raise ValueError(f"`seed` + `seeds` must be at most {2**31}. Received: {recipe.seed} + {recipe.seeds}.")
+    if recipe.snapshots > 1:
+        _check_cycles(recipe)
+
+
+def _check_cycles(recipe: Recipe) -> None:
+    """A `ValueError` where the cycles of `snapshots` cannot be."""
+    if recipe.snapshots > recipe.epochs:
+        raise ValueError(
+            "`snapshots` must be at most `epochs`, since a cycle takes one or more. "
+            f"Received: snapshots={recipe.snapshots}, epochs={recipe.epochs}."
+        )
+    for name, needed, why in (
+        ("scales", (), "the first snapshots would know small pictures only: leave `scales` empty (`--set scales=[]`)"),
+        ("hardest", 1.0, "epochs of different length make no equal cycles: leave `hardest` at 1"),
+        ("patience", 0, "the rate rises again after every cycle, so that epochs get worse first: use `patience=0`"),
+        ("average", "none", "an average would reach over several cycles: leave `average` at none"),
+    ):
+        if (value := getattr(recipe, name)) != needed:
+            raise ValueError(f"`{name}` does not go with `snapshots`: {why}. Received: {name}={value}.")
 
 
 def suitable_rates(optimizer: str, epochs: int, batch_size: int, lr: float | None = None) -> dict[str, float]:

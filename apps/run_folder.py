@@ -185,11 +185,26 @@ def describe(error: OSError) -> str:
     )
 
 
-def write_history(histories: Sequence[Sequence[Mapping[str, float]]], run: Path) -> None:
-    """history.csv: one row an epoch, of every fold."""
-    rows = [{"fold": fold, **row} for fold, history in enumerate(histories, start=1) for row in history]
+def checkpoints_of(run: Path, fold: int, network: int, networks: int) -> Path:
+    """Where a training keeps its state; fold and network are counted from 0.
+
+    >>> checkpoints_of(Path("out"), 1, 0, 1), checkpoints_of(Path("out"), 1, 0, 3)
+    (PosixPath('out/checkpoints/2'), PosixPath('out/checkpoints/2-1'))
+    """
+    return run / "checkpoints" / (f"{fold + 1}-{network + 1}" if networks > 1 else f"{fold + 1}")
+
+
+def write_history(histories: Sequence[Sequence[Sequence[Mapping[str, float]]]], run: Path) -> None:
+    """history.csv: one row an epoch, of every network (one for every seed) of every fold."""
+    rows = [
+        {"fold": fold, "network": network, **row}
+        for fold, networks in enumerate(histories, start=1)
+        for network, history in enumerate(networks, start=1)
+        for row in history
+    ]
+    names = dict.fromkeys(name for row in rows for name in row)  # an average begins after some epochs
     with files.whole_file(run / "history.csv") as unfinished, unfinished.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=list(names), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -17,6 +17,7 @@ from apps.augmentation import augmentation
 from apps.console import Bar, Console, duration, percent
 from apps.data import Data
 from apps.heads import in_keras_names
+from apps.kept_weights import make_average, make_snapshots, put_average
 from apps.network import build_network, compile_network, network_alone, whiten
 from apps.phases import Phase, phases, steps_of
 from apps.recipe import Recipe
@@ -31,6 +32,8 @@ class Trained:
     """A network in float32 with the weights of its best epoch (counted from 1), and how training went.
 
     `score` is the best epoch's `validation_score`; None where nothing was held out. `alarms` is what was said of it.
+    `earlier` are the networks at the ends of the cycles before, where the recipe asks for `snapshots`; `model` is then
+    that of the last.
     """
 
     model: keras.Model
@@ -40,6 +43,12 @@ class Trained:
     seconds: float
     pictures_per_second: float
     alarms: Sequence[str] = ()
+    earlier: Sequence[keras.Model] = ()
+
+    @property
+    def models(self) -> list[keras.Model]:
+        """All networks that the training yields."""
+        return [*self.earlier, self.model]
 
 
 def train(
@@ -83,20 +92,31 @@ def train(
     planned = sum(steps[: recipe.epochs])
     compile_network(model, recipe, data.num_classes, planned, hardest, paced=seconds is not None)
 
+    average = None
+    if recipe.average != "none":
+        held_out = data.take(val_index) if len(val_index) else None
+        batches = training_batches(recipe, data, train_index)
+        average = make_average(recipe, held_out, batches, len(train_index))
+    snapshots = make_snapshots(recipe, folder)
     stopping = EarlyStopping(
         lambda logs: validation_score(logs, list(data.classes)),
         mode="max",
         patience=recipe.patience or None,
         path=folder / "best.npz",
-        # While the pictures are small no epoch can be the best one.
-        start_epoch=next(phase.epochs[0] for phase in phases(recipe) if phase.size is None),
+        average=average,
+        # While the pictures are small no epoch can be the best one; with snapshots it is the end of the last cycle.
+        start_epoch=next(phase.epochs[0] for phase in phases(recipe) if phase.size is None)
+        if snapshots is None
+        else recipe.epochs - 1,
     )
     work = [count * math.prod(phase.size or recipe.image_size) for count, phase in zip(steps, each, strict=True)]
     deadline = None if seconds is None else Deadline(seconds, recipe.epochs, planned)
     progress = EpochLog(console, what, steps, list(data.classes), work, deadline)
     divergence = TerminateOnDivergence()
-    watched: dict[str, Any] = {"deadline": deadline} if deadline else {}
+    watched: dict[str, Any] = {"average": average} if average else {}  # first: epochs are judged by it
+    watched |= {"deadline": deadline} if deadline else {}
     watched |= {"log": progress, "divergence": divergence}
+    watched |= {"snapshots": snapshots} if snapshots else {}
     watched |= {"hardest": hardest} if hardest else {}
     names = dict(zip(data.classes, heads, strict=True))
     alarms = make_alarms(recipe, data, names, train_index, val_index, console, what)
@@ -114,16 +134,23 @@ def train(
             raise ValueError(f"{divergence.message} With `--lr` that is a new run.")
     elif len(val_index) and stopping.best_weights is not None:
         model.set_weights(stopping.best_weights)
+    elif average is not None:
+        put_average(model, average)
     finished = build_network(recipe, data, "float32")
     finished.set_weights(model.get_weights())
+    earlier = []
+    for weights in snapshots.snapshots[:-1] if snapshots else ():
+        one_more = build_network(recipe, data, "float32")
+        one_more.set_weights(weights)
+        earlier.append(network_alone(one_more))
     pictures = sum(steps[: len(progress.history)]) * recipe.batch_size
     speed = pictures / max(sum(row["seconds"] for row in progress.history), 1e-9)
     best = len(progress.history) if stopping.best_epoch is None else stopping.best_epoch + 1
     if stopping.stopped_epoch is not None:
         console.say(f"  {what}: stopped early: no epoch after {best} was better")
     score = None if stopping.best_epoch is None else float(stopping.best)
-    took = time.monotonic() - start
-    return Trained(network_alone(finished), progress.history, best, score, took, speed, alarms.messages)
+    took, own = time.monotonic() - start, network_alone(finished)
+    return Trained(own, progress.history, best, score, took, speed, alarms.messages, earlier)
 
 
 def _restore(

@@ -75,7 +75,14 @@ def test_every_limit_is_of_a_field() -> None:
     limited = [name for names, _, _ in LIMITS for name in names]
     assert len(set(limited)) == len(limited)
     free = {field.name for field in fields(Recipe)} - set(limited)
-    assert free == {"model", "activation", "initializer", "flip", "vertical_flip"}  # names of Keras and of networks
+    assert free == {
+        "model",
+        "activation",
+        "initializer",
+        "flip",
+        "vertical_flip",
+        "select",
+    }  # names of Keras and of networks
 
 
 def test_default_network_is_trained_to_the_end() -> None:

@@ -13,6 +13,7 @@ from apps import training
 from apps.compete import make_classifier
 from apps.console import Console
 from apps.data import Data
+from apps.ensemble import Ensemble
 from apps.network import build_network, check_network, compile_network
 from apps.recipes import RECIPES
 from apps.resolve import resolve
@@ -58,9 +59,11 @@ def train(
 
 def test_predictions_average_the_views_that_the_recipe_names() -> None:
     inputs = keras.Input((8, 10, 3))
-    trained = SimpleNamespace(model=keras.Model(inputs, {"label": keras.layers.Flatten()(inputs)}))
+    trained = SimpleNamespace(models=[keras.Model(inputs, {"label": keras.layers.Flatten()(inputs)})])
     recipe = resolve({"image_size": (8, 10), "flip": False, "views": 2}, 40, (8, 10), list(CLASSES.values()))
-    classifier = make_classifier(SimpleNamespace(recipe=recipe, data=SimpleNamespace(classes=CLASSES)), [trained])
+    classifier = make_classifier(
+        SimpleNamespace(recipe=recipe, data=SimpleNamespace(classes=CLASSES)), [Ensemble([trained], [1.0])]
+    )
     assert (classifier.size, classifier.mirror, classifier.shift) == ((8, 10), False, 2)
 
 
