@@ -305,6 +305,24 @@ def lr_find(
 
 
 @app.command()
+def recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="One to print as a TOML file: a built-in recipe, a file or the recipe.json of a run.",
+            show_default="lists the built-in ones",
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """List the built-in recipes with their measured results, or print one as the file that `--recipe` takes."""
+    from apps.console import Console
+    from apps.recipes.listing import recipes as run
+
+    run(name, Console())
+
+
+@app.command()
 def models(
     name: Annotated[str, typer.Argument(help="A network, or a pattern such as 'resnet5*'.")] = "*",
     image_size: Annotated[
