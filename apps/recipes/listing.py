@@ -29,7 +29,9 @@ def list_recipes(console: Console) -> None:
     for name in RECIPES:
         about = parse_toml(RECIPES.file(name).read_text(encoding="utf-8"), name)[1]
         said = [about.description, *(f"measured: {text}" for text in about.measured)]
-        lines = sum((_wrap(text, WIDTH - column, indent="  ") for text in said), [])
+        lines = []
+        for text in said:
+            lines += _wrap(text, WIDTH - column, indent="  ")
         console.say(f"{name:{column}}{lines[0]}")
         for line in lines[1:]:
             console.say(" " * column + line)
