@@ -1,6 +1,5 @@
 """`kerascnn search DATA`: values for a recipe, from many short trainings to a few long ones."""
 
-import gc
 import json
 import math
 import os
@@ -12,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from apps.console import Console, duration
 from apps.network import check_network
 from apps.plan import Plan, make_plan
 from apps.ranges import Range, Space, around, parse_over
-from apps.recipe import Recipe, override
+from apps.recipe import NETWORK_OPTIONS, Recipe, override
 from apps.recipe_file import About, recipe_toml
 from apps.recipes import Choices
 from apps.resolve import resolve, suitable_rates
@@ -38,6 +37,7 @@ from pipelines.pictures import choose_size, picture_sizes
 from pipelines.sources import dataset_name
 
 OVER = ("lr", "weight_decay")
+OF_NETWORK = ("model", "width", "image_size", "scales", "optimizer", "transfer")  # beside NETWORK_OPTIONS
 RECORD, RESULT, BEST = "search.json", "result.json", "best.toml"
 SECONDS_TO_STOP = 20.0  # for another process, before it is killed
 SHARE_OF_COARSE = 0.5  # of the minutes, where a fine stage follows
@@ -239,11 +239,10 @@ class Trainer:
         """
         base, values = dict(self.order.choices), dict(values or {})
         choices = dict(override(base, values))
-        if "lr" in values and "lr" in base and choices.get("optimizer") == "muon_sgd":
-            for name in ("bias_rate", "head_rate"):
-                if name in choices and name not in values:
-                    choices[name] *= base["lr"] / values["lr"]
         recipe = self._resolve({**choices, "epochs": self.epochs})
+        if recipe.optimizer == "muon_sgd" and "lr" in values and "lr" in base:
+            settled = [name for name in ("bias_rate", "head_rate") if name in choices and name not in values]
+            recipe = replace(recipe, **{name: getattr(recipe, name) * base["lr"] / recipe.lr for name in settled})
         if stage == FINE:
             return recipe
         short, full = (
@@ -269,13 +268,16 @@ class Trainer:
         Raises:
             ValueError: One does not.
         """
-        own, space = self.recipe(FINE), {}
+        own, space, networks = self.recipe(FINE), {}, set()
         classes = {head: len(names) for head, names in self.plan.competition.classes.items()}
         for name, given in parse_over(self.order.over).items():
             found = around(name, getattr(own, name)) if given is None else given
             for value in (found.low, found.high) if isinstance(found, Range) else found.values:
                 recipe = self.recipe(FINE, {name: value})
-                check_network(recipe, classes)
+                network = tuple(getattr(recipe, field) for field in (*OF_NETWORK, *NETWORK_OPTIONS))
+                if network not in networks:
+                    check_network(recipe, classes)
+                    networks.add(network)
                 if getattr(recipe, name) != value:
                     raise ValueError(
                         f"`{name}` can be at most {getattr(recipe, name)} with {self.pictures} pictures. "
@@ -313,18 +315,14 @@ class Trainer:
             for number, (train_index, val_index) in enumerate(plan.splits):
                 watch = Watch(trial, recipe, heads, number == 0, parent)
                 folder = trial.folder / str(number)
-                trained = train(
-                    recipe, plan.data, train_index, val_index, folder, Silent(quiet=True), callbacks=[watch]
-                )
-                if trained.score is None or not math.isfinite(trained.score):
-                    raise Failed("no epoch had a finite score")
-                scores.append(trained.score)
-            return sum(scores) / len(scores)
+                one = train(recipe, plan.data, train_index, val_index, folder, Silent(quiet=True), callbacks=[watch])
+                scores.append(math.nan if one.score is None else one.score)
+                del one
+            if not math.isfinite(score := sum(scores) / len(scores)):
+                raise Failed("no epoch had a finite score")
+            return score
         except (ValueError, MemoryError, tf.errors.ResourceExhaustedError) as error:
             raise Failed(" ".join(str(error).split())[:200] or type(error).__name__) from error
-        finally:
-            keras.backend.clear_session()
-            gc.collect()
 
     def _resolve(self, choices: Choices) -> Recipe:
         own_validation = bool((self.plan.competition.train["part"] == "val").any())
@@ -409,6 +407,7 @@ def work(study: Study, trainer: Trainer, out: Path, clock: Clock, parent: int | 
             raise
         else:
             study.finish(trial, "complete", score)
+        keras.backend.clear_session()  # the trial's network, which no error holds any more
         tell(study, trainer, out, console)
 
 
@@ -491,6 +490,8 @@ def conclude(study: Study, trainer: Trainer, out: Path, console: Console) -> Non
         console.warn(f"The best {name} lies at the {side} border of {space[name]}: search on beyond it.")
     command = compete_command(trainer.order, out)
     console.say(f"wrote     {out / BEST}: {command}")
+    with suppress(OSError):  # another process looks at the same end
+        (out / "trials").rmdir()
     files.write_json(
         out / RESULT,
         {
