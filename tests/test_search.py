@@ -46,7 +46,20 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_best_recipe_is_a_file_that_compete_trains_alike(run_here, colours, trained, tmp_path) -> None:
     over = ("--over", "lr=1e-4..1e-2", "--over", "model=resnet9,airbench94", "--over", "label_smoothing=0..0.2")
     process = run_here(
-        "search", colours, "--trials", 10, "--fine", 3, "--epochs", 8, *over, *TINY, "--set", "lr=0.0095"
+        "search",
+        colours,
+        "--trials",
+        10,
+        "--fine",
+        3,
+        "--epochs",
+        8,
+        *over,
+        *TINY,
+        "--set",
+        "lr=0.0095",
+        "--set",
+        "model=resnet9",
     )
     assert process.returncode == 0, process.stderr
     folder = tmp_path / "searches" / "colours"
