@@ -338,6 +338,116 @@ def lr_find(
 
 
 @app.command()
+def search(
+    data: Data,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD[=RANGE]",
+            help="A field of the recipe: lr=1e-3..1, label_smoothing=0..0.2:linear, batch_size=32,64,128, "
+            "model=resnet9,airbench94; a rate without a range is searched around the recipe's own. Repeat for several.",
+            show_default="lr, weight_decay",
+        ),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Short trials.", show_default="20")] = None,
+    fine: Annotated[
+        int | None, typer.Option(help="Long trials after them, of the best and around these.", show_default="5")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of a long trial.", show_default="the recipe's")] = None,
+    coarse: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION|EPOCHS", help="Of a short trial: below 1 a fraction of --epochs.", show_default="0.25"
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(metavar="random|tpe", help="How values are chosen.", show_default="random")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="By when to be done, of this call: half of it for the short trials.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="How many train at a time, sharing the processor.")] = 1,
+    target: Target = None,
+    group: Group = None,
+    id_column: IdColumn = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
+    image_size: ImageSize = None,
+    val: Annotated[
+        str | None,
+        typer.Option(metavar="FRACTION|FOLDS|FILE", help="What trials are scored on.", show_default="0.1"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the values that are tried and of every training.", show_default="0")
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch/--no-from-scratch", help="Whether the rules forbid published weights.")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder, must be new.", show_default="searches/NAME, searches/NAME-2, ...")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the search of --out, or the newest of this data; several may."),
+    ] = False,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    memory: Memory = None,
+    strict: Strict = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Search values for a recipe: many short trainings, then a few long ones around the best."""
+    given = {"epochs": epochs, "val": parse_val(val), "seed": seed, "image_size": parse_size(image_size)}
+    choices = recipe_choices(data, recipe or ("default" if resume else None), settings, given)
+    from apps.startup import share_processor
+
+    share_processor(processes)
+    _start(debug)
+    from apps.console import Console
+    from apps.search import search as run
+
+    run(
+        data,
+        choices,
+        over=over,
+        trials=trials,
+        fine=fine,
+        coarse=coarse,
+        sampler=sampler,
+        minutes=minutes,
+        processes=processes,
+        targets=target,
+        group=group,
+        id_column=id_column,
+        out=out,
+        resume=resume,
+        parent=parent,
+        memory=memory,
+        strict=strict,
+        from_scratch=from_scratch,
+        console=Console(quiet),
+    )
+
+
+@app.command()
+def recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="One to print as a TOML file: a built-in recipe, a file or the recipe.json of a run.",
+            show_default="lists the built-in ones",
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """List the built-in recipes with their measured results, or print one as the file that `--recipe` takes."""
+    from apps.console import Console
+    from apps.recipes.listing import recipes as run
+
+    run(name, Console())
+
+
+@app.command()
 def models(
     name: Annotated[str, typer.Argument(help="A network, or a pattern such as 'resnet5*'.")] = "*",
     image_size: Annotated[

@@ -30,7 +30,7 @@ IdColumn = Annotated[
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option(help=f"{', '.join(f'`{name}`' for name in RECIPES)}, or the recipe.json of a run."),
+    typer.Option(help=f"{', '.join(f'`{name}`' for name in RECIPES)}, a TOML file, or the recipe.json of a run."),
 ]
 Settings = Annotated[
     list[str] | None,

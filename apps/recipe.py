@@ -9,6 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
 
+from apps.recipe_file import parse_toml
 from apps.recipes import RECIPES, Choices
 
 # Spelled out here too, since the command line checks a recipe before the pipelines are imported (a test compares them).
@@ -244,7 +245,7 @@ LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
 
 
 def load_choices(name: str) -> Choices:
-    """The choices of a built-in recipe, or of a JSON file such as the recipe.json of a run.
+    """The choices of a built-in recipe, of a TOML file, or of a JSON file such as the recipe.json of a run.
 
     Raises:
         FileNotFoundError, ValueError: There is neither such a name nor such a file; a field does not fit.
@@ -257,7 +258,13 @@ def load_choices(name: str) -> Choices:
             f"There is no recipe and no file {name!r}.{near_name(name, RECIPES)} Recipes: {', '.join(RECIPES)}."
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is no text in UTF-8: {error}.") from error
+    if path.suffix == ".toml" or (path.suffix != ".json" and not text.lstrip().startswith("{")):
+        return check_choices(parse_toml(text, name)[0])
+    try:
+        values = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{name} is not JSON: {error}.") from error
     if not isinstance(values, dict):

@@ -6,6 +6,15 @@ import os
 from types import ModuleType
 
 
+def share_processor(processes: int) -> None:
+    """Give each of several processes, this one and those it starts, its part of the threads; before TensorFlow."""
+    if processes > 1:
+        threads = str(max(1, len(os.sched_getaffinity(0)) // processes))
+        for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, threads)
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+
 def import_tensorflow(debug: bool = False) -> ModuleType:
     """TensorFlow, with its devices listed; what its C++ parts print meanwhile is dropped unless `debug`."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -1,0 +1,7 @@
+"""`python -m apps.recipes` is `kerascnn recipes`."""
+
+import sys
+
+from apps.cli import main
+
+main(["recipes", *sys.argv[1:]])

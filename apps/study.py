@@ -1,0 +1,457 @@
+"""A search over several processes: a folder with Optuna's study, which survives the death of any of them."""
+
+import csv
+import fcntl
+import json
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from apps import files
+from apps.ranges import Range, Space, border, narrowed, space_from_json, space_to_json, widened
+
+COARSE, FINE = "coarse", "fine"
+SAMPLERS = ("random", "tpe")
+COMPLETE_BEFORE_PRUNING = 4  # trials to whose median others are compared
+COMPLETE_BEFORE_WIDENING = 4  # the best of fewer lies anywhere
+KILLED_TWICE = "its process was killed twice"
+SECONDS_BETWEEN_LOOKS = 0.5  # while others finish their trials
+
+
+class Pruned(Exception):
+    """A trial is not worth going on with."""
+
+
+class Failed(Exception):
+    """A trial has no score; the message says why."""
+
+
+@dataclass
+class Trial:
+    """One choice of values to be tried.
+
+    Attributes:
+        stage: "coarse" or "fine".
+        number: Of the trial in its stage, from 0.
+        values: By field of the recipe.
+        folder: Its own, removed after it; a lock in it tells that the trial's process lives.
+        epochs: Counted up by `report`.
+    """
+
+    stage: str
+    number: int
+    values: dict[str, Any]
+    folder: Path
+    asked: optuna.Trial
+    lock: BinaryIO
+    began: float = field(default_factory=time.monotonic)
+    epochs: int = 0
+
+    def report(self, score: float) -> None:
+        """The score after one more epoch."""
+        self.asked.report(score, self.epochs)
+        self.epochs += 1
+
+    def is_hopeless(self) -> bool:
+        """Whether its best score so far is below the median of what others had after as many epochs."""
+        return self.asked.should_prune()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial that ended. `state`: "complete", "pruned", "failed" or "interrupted", which will be repeated."""
+
+    stage: str
+    number: int
+    state: str
+    values: dict[str, Any]
+    score: float | None
+    epochs: int
+    seconds: float
+    why: str
+
+
+class Study:
+    """The trials of a search, which any number of processes take from and give back to.
+
+    Random values on the scale of their range, first in the coarse stage; the fine stage repeats the best of these and
+    tries others from narrower ranges around them. Where the best value lies at the border of its range, the range
+    becomes wider. A trial whose process died, or was interrupted, is repeated, once.
+
+    Every change is made under a lock of the operating system, which frees it when the process ends.
+
+    Args:
+        folder: Exists; for the study, its locks and the trials' folders.
+        space: What to search, for the process that begins.
+        trials: How many of each stage.
+        seed: Every trial's values follow from it and from the trial's number.
+        fits: Whether a field can have a value: ranges widen no further.
+        first: Values of the first trial; None for random ones.
+        sampler: "random" or "tpe".
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: Space,
+        trials: Mapping[str, int],
+        *,
+        seed: int = 0,
+        fits: Callable[[str, Any], bool] = lambda name, value: True,
+        first: Mapping[str, Any] | None = None,
+        sampler: str = "random",
+    ) -> None:
+        self.folder, self.trials, self.seed, self.fits, self.sampler = folder, dict(trials), seed, fits, sampler
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        journal = folder / "study.journal"
+        lock: Any = _JournalLock(journal)  # has what Optuna's own locks have
+        self._storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
+        with self.locked():
+            self._studies = {stage: self._open(stage) for stage in (COARSE, FINE)}
+            coarse = self._studies[COARSE]
+            if "space" not in coarse.user_attrs:
+                if first is not None and all(first[name] in one for name, one in space.items()):
+                    coarse.enqueue_trial(_encoded(first, space))
+                coarse.set_user_attr("space", space_to_json(space))
+        self._told = {stage: self._ended(stage) for stage in (COARSE, FINE)}
+        self._widenings_told = {stage: len(self._widenings(stage)) for stage in (COARSE, FINE)}
+
+    def space(self, stage: str) -> Space:
+        """What the stage searches, as wide as it is now; the fine stage's begins as the coarse one ends."""
+        return space_from_json(self._studies[stage].user_attrs["space"])
+
+    def take(self, may_begin: Callable[[str], bool] = lambda stage: True) -> Trial | None:
+        """The next trial; None when all have ended. Waits while others are at the last ones of a stage.
+
+        `may_begin` is asked before every trial; once it says no, its stage ends for all processes.
+        """
+        while True:
+            with self.locked():
+                for stage in (COARSE, FINE):
+                    self._free_abandoned(stage)
+                    if stage == FINE and not self._begin_fine():
+                        return None
+                    if self._has_more(stage):
+                        if may_begin(stage):
+                            return self._ask(stage)
+                        self._studies[stage].set_user_attr("closed", True)
+                    if self._in(stage, TrialState.RUNNING):
+                        break
+                else:
+                    return None
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def finish(self, trial: Trial, state: str, score: float | None = None, why: str = "") -> None:
+        """Write down how a trial ended (`Finished.state`), widen the ranges where the best now lies at a border."""
+        with self.locked():
+            study = self._studies[trial.stage]
+            self._note(trial.number, trial.stage, trial.epochs, time.monotonic() - trial.began, state, why)
+            if state == "complete":
+                study.tell(trial.asked, score)
+            else:
+                study.tell(trial.asked, state=TrialState.PRUNED if state == "pruned" else TrialState.FAIL)
+            if state == "interrupted":
+                frozen = study.get_trials(deepcopy=False)[trial.number]
+                self._repeat(trial.stage, trial.asked.params, self._attempt(frozen))
+            if state == "complete" and self._has_more(trial.stage):
+                self._widen(trial.stage)
+            self._write_table()
+            shutil.rmtree(trial.folder, ignore_errors=True)
+            trial.lock.close()
+
+    def best(self, stage: str | None = None) -> Finished | None:
+        """The trial with the highest score: of the fine stage, and before it has one of the coarse stage."""
+        for one in (FINE, COARSE) if stage is None else (stage,):
+            if complete := [trial for trial in self.finished(one) if trial.score is not None]:
+                return max(complete, key=lambda trial: (trial.score, -trial.number))
+        return None
+
+    def finished(self, stage: str) -> list[Finished]:
+        """The trials that have ended, by number."""
+        return [
+            self._describe(stage, trial)
+            for trial in self._studies[stage].get_trials(deepcopy=False)
+            if trial.state.is_finished()
+        ]
+
+    def news(self) -> Iterator[Finished]:
+        """The trials of all processes that ended since the last call, or since this object was made."""
+        for stage in (COARSE, FINE):
+            for trial in self.finished(stage):
+                if trial.number not in self._told[stage]:
+                    self._told[stage].add(trial.number)
+                    yield trial
+
+    def new_widenings(self) -> Iterator[str]:
+        """In words, the ranges that became wider since the last call."""
+        for stage in (COARSE, FINE):
+            lines = self._widenings(stage)
+            yield from lines[self._widenings_told[stage] :]
+            self._widenings_told[stage] = len(lines)
+
+    def at_border(self) -> dict[str, str]:
+        """The fields whose best value lies at the border of its range and could lie beyond: "low" or "high"."""
+        best = self.best()
+        if best is None:
+            return {}
+        sides = {
+            name: border(one, best.values[name])
+            for name, one in self.space(best.stage).items()
+            if isinstance(one, Range)
+        }
+        return {name: side for name, side in sides.items() if side and self._wider(best.stage, name, side)}
+
+    def importances(self) -> dict[str, float]:
+        """How much each field decides about a good coarse trial, 1 together; empty with fewer than 10 to tell from."""
+        space = self.space(COARSE)
+        complete = self._in(COARSE, TrialState.COMPLETE)
+        if len(complete) < 10 or len(space) < 2:
+            return {}
+        # All with the same ranges, the widest: Optuna leaves out what changed its range on the way.
+        same = optuna.create_study(direction="maximize")
+        distributions = _distributions(space)
+        for trial in complete:
+            same.add_trial(
+                optuna.trial.create_trial(params=trial.params, distributions=distributions, value=trial.value)
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the evaluator is called experimental
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator(evaluate_on_local=False)
+            return dict(optuna.importance.get_param_importances(same, evaluator=evaluator))
+
+    def _open(self, stage: str) -> optuna.Study:
+        return optuna.create_study(
+            storage=self._storage,
+            study_name=stage,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=COMPLETE_BEFORE_PRUNING),
+        )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all other processes from changing anything."""
+        with (self.folder / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _in(self, stage: str, *states: TrialState) -> list[FrozenTrial]:
+        return self._studies[stage].get_trials(deepcopy=False, states=states)
+
+    def _has_more(self, stage: str) -> bool:
+        """Whether a trial of the stage waits to be repeated, or a further one may begin."""
+        study = self._studies[stage]
+        if study.user_attrs.get("closed", False):
+            return False
+        trials = study.get_trials(deepcopy=False)
+        if any(trial.state == TrialState.WAITING for trial in trials):
+            return True
+        return sum(self._state(trial) != "interrupted" for trial in trials) < self.trials[stage]
+
+    def _ask(self, stage: str) -> Trial:
+        study, space = self._studies[stage], self.space(stage)
+        waiting = self._in(stage, TrialState.WAITING)
+        number = waiting[0].number if waiting else len(study.get_trials(deepcopy=False))
+        seed = int(np.random.SeedSequence([self.seed, stage == FINE, number]).generate_state(1)[0])
+        study.sampler = (
+            optuna.samplers.RandomSampler(seed) if self.sampler == "random" else optuna.samplers.TPESampler(seed=seed)
+        )
+        asked = study.ask(_distributions(space))
+        folder = self._folder(stage, asked.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("wb")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return Trial(stage, asked.number, _decoded(asked.params, space), folder, asked, lock)
+
+    def _folder(self, stage: str, number: int) -> Path:
+        return self.folder / "trials" / f"{stage}-{number}"
+
+    def _free_abandoned(self, stage: str) -> None:
+        """End the trials whose process is gone, so that they are repeated, once."""
+        for trial in self._in(stage, TrialState.RUNNING):
+            folder = self._folder(stage, trial.number)
+            if _is_held(folder / "lock"):
+                continue
+            again = self._attempt(trial) < 2
+            state, why = ("interrupted", "its process was killed") if again else ("failed", KILLED_TWICE)
+            began = trial.datetime_start.timestamp() if trial.datetime_start else time.time()
+            seconds = max((path.stat().st_mtime for path in folder.rglob("*")), default=began) - began
+            self._note(trial.number, stage, len(trial.intermediate_values), max(seconds, 0.0), state, why)
+            self._studies[stage].tell(trial.number, state=TrialState.FAIL)
+            params = trial.system_attrs.get("fixed_params", trial.params)
+            if again and len(params) == len(self.space(stage)):  # else it was killed while values were chosen
+                self._repeat(stage, params, self._attempt(trial) + 1)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._write_table()
+
+    def _repeat(self, stage: str, params: Mapping[str, Any], attempt: int) -> None:
+        self._studies[stage].enqueue_trial(dict(params), user_attrs={"attempt": attempt})
+
+    def _attempt(self, trial: FrozenTrial) -> int:
+        return int(trial.user_attrs.get("attempt", 1))
+
+    def _note(self, number: int, stage: str, epochs: int, seconds: float, state: str, why: str) -> None:
+        trial_id = self._studies[stage].get_trials(deepcopy=False)[number]._trial_id
+        notes = {"epochs": epochs, "seconds": round(seconds, 2), "state": state, "why": why}
+        for key, value in notes.items():
+            self._storage.set_trial_user_attr(trial_id, key, value)
+
+    def _begin_fine(self) -> bool:
+        """Whether there is a fine stage; its ranges are worked out when the coarse stage has ended."""
+        fine = self._studies[FINE]
+        if "space" in fine.user_attrs:
+            return True
+        complete = [trial for trial in self.finished(COARSE) if trial.score is not None]
+        if not complete or not self.trials[FINE]:
+            return False
+        best = sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number))
+        best = best[: math.ceil(self.trials[FINE] / 2)]
+        space = {
+            name: narrowed(one, [trial.values[name] for trial in best], partial(self.fits, name))
+            for name, one in self.space(COARSE).items()
+        }
+        waiting = self._in(FINE, TrialState.WAITING)  # of a process that was killed right here
+        for trial in best[len(waiting) :]:
+            fine.enqueue_trial(_encoded(trial.values, space))
+        fine.set_user_attr("space", space_to_json(space))
+        return True
+
+    def _widen(self, stage: str) -> None:
+        best = self.best(stage)
+        if best is None or len(self._in(stage, TrialState.COMPLETE)) < COMPLETE_BEFORE_WIDENING:
+            return
+        space, lines = self.space(stage), []
+        for name, one in space.items():
+            side = border(one, best.values[name]) if isinstance(one, Range) else ""
+            if side and (wider := self._wider(stage, name, side)):
+                space[name] = wider
+                lines.append(
+                    f"the best {name} so far, {best.values[name]:.4g}, lies at the border of its range, {one}: "
+                    f"now {wider}."
+                )
+        if lines:
+            study = self._studies[stage]
+            study.set_user_attr("space", space_to_json(space))
+            study.set_user_attr("widenings", [*self._widenings(stage), *lines])
+
+    def _wider(self, stage: str, name: str, side: str) -> Range | None:
+        found = self.space(stage)[name]
+        return widened(found, side, partial(self.fits, name)) if isinstance(found, Range) else None
+
+    def _widenings(self, stage: str) -> list[str]:
+        return list(self._studies[stage].user_attrs.get("widenings", []))
+
+    def _ended(self, stage: str) -> set[int]:
+        return {trial.number for trial in self.finished(stage)}
+
+    def _state(self, trial: FrozenTrial) -> str:
+        names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        if trial.state == TrialState.FAIL:
+            return str(trial.user_attrs.get("state", "failed"))
+        return names.get(trial.state, "running")
+
+    def _describe(self, stage: str, trial: FrozenTrial) -> Finished:
+        return Finished(
+            stage,
+            trial.number,
+            self._state(trial),
+            _decoded(trial.params, self.space(stage)),
+            trial.value if trial.state == TrialState.COMPLETE else None,
+            int(trial.user_attrs.get("epochs", 0)),
+            float(trial.user_attrs.get("seconds", 0.0)),
+            str(trial.user_attrs.get("why", "")),
+        )
+
+    def _write_table(self) -> None:
+        """trials.csv: one row a trial that has ended."""
+        names = list(self.space(COARSE))
+        with files.whole_file(self.folder / "trials.csv") as unfinished, unfinished.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["stage", "trial", *names, "score", "epochs", "seconds", "state", "why"])
+            for stage in (COARSE, FINE):
+                for one in self.finished(stage) if "space" in self._studies[stage].user_attrs else ():
+                    values = [_cell(one.values.get(name)) for name in names]
+                    score = "" if one.score is None else one.score
+                    row = [stage, one.number, *values, score, one.epochs, one.seconds, one.state, one.why]
+                    writer.writerow(row)
+
+
+class _JournalLock:
+    """The lock of Optuna's journal, freed with its process; half of a line that a killed one left is cut off."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        self._file = self._journal.with_suffix(".lock").open("ab")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        with self._journal.open("rb+") as journal:
+            journal.seek(max(0, self._journal.stat().st_size - 1))
+            if journal.read(1) not in (b"", b"\n"):
+                journal.seek(0)
+                journal.truncate(journal.read().rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._file.close()
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a living process holds a lock."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _distributions(space: Space) -> dict[str, BaseDistribution]:
+    found: dict[str, BaseDistribution] = {}
+    for name, one in space.items():
+        if not isinstance(one, Range):
+            found[name] = CategoricalDistribution([json.dumps(value) for value in one.values])
+        elif one.whole:
+            found[name] = IntDistribution(int(one.low), int(one.high), log=one.log)
+        else:
+            found[name] = FloatDistribution(one.low, one.high, log=one.log)
+    return found
+
+
+def _encoded(values: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """As Optuna keeps them: what is no number of a range is JSON."""
+    return {name: values[name] if isinstance(one, Range) else json.dumps(values[name]) for name, one in space.items()}
+
+
+def _decoded(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    values = {}
+    for name, one in space.items():
+        if name in params:
+            values[name] = params[name] if isinstance(one, Range) else _tuple(json.loads(params[name]))
+    return values
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, tuple) else value

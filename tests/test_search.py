@@ -1,0 +1,251 @@
+"""The command `kerascnn search`: mostly with a training that only pretends, whose best rate is known."""
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from apps import search as searching
+from apps.recipe import Recipe, load_choices
+from apps.study import COARSE, FINE
+from apps.training import Trained
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ("--set", "width=0.125", "--set", "batch_size=10", "--image-size", "16x16", "--set", "precision=float32")
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[Recipe]:
+    """The recipes that were asked to be trained; their score depends on the rate alone, at best 0.3."""
+    asked: list[Recipe] = []
+
+    def train(recipe, data, train_index, val_index, folder, console, callbacks=()):
+        assert folder.parent.is_dir()
+        asked.append(recipe)
+        if recipe.lr > 50:
+            raise ValueError("Training diverged in epoch 1. Use a lower rate.")
+        score = 0.9 - 0.1 * (math.log10(recipe.lr) - math.log10(0.3)) ** 2
+        for epoch in range(recipe.epochs):
+            for one in callbacks:
+                one.on_epoch_end(epoch, {"val_accuracy": score, "val_loss": 0.0})
+        return Trained(None, [], recipe.epochs, score, 0.0, 0.0)
+
+    monkeypatch.setattr(searching, "train", train)
+    monkeypatch.setattr(searching.keras.backend, "clear_session", lambda: None)  # half a second each
+    return asked
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_best_recipe_is_a_file_that_compete_trains_alike(run_here, colours, trained, tmp_path) -> None:
+    over = ("--over", "lr=1e-4..1e-2", "--over", "model=resnet9,airbench94", "--over", "label_smoothing=0..0.2")
+    process = run_here(
+        "search",
+        colours,
+        "--trials",
+        10,
+        "--fine",
+        3,
+        "--epochs",
+        8,
+        *over,
+        *TINY,
+        "--set",
+        "lr=0.0095",
+        "--set",
+        "model=resnet9",
+    )
+    assert process.returncode == 0, process.stderr
+    folder = tmp_path / "searches" / "colours"
+    found = rows(folder)
+    assert [row["stage"] for row in found] == [COARSE] * 10 + [FINE] * 3
+    assert {row["epochs"] for row in found if row["state"] == "complete"} == {"2", "8"}
+    assert "lies at the border of its range, 0.0001 to 0.01 (log): now 0.0001 to 0.1 (log)." in process.stderr
+    # The recipe as it was trained, every field of it.
+    best = max(trained[10:], key=lambda recipe: -abs(math.log10(recipe.lr / 0.3)))
+    choices = load_choices(str(folder / "best.toml"))
+    assert Recipe(**choices) == best
+    assert best.epochs == 8
+    result = json.loads((folder / "result.json").read_text())
+    assert result["values"]["lr"] == best.lr
+    assert result["stage"] == FINE
+    command = re.search(r"^wrote     \S+best.toml: (.+)$", process.stdout, re.MULTILINE)[1]
+    assert command == f"kerascnn compete {colours} --recipe searches/colours/best.toml"
+    assert re.search(r"^  lr +0\.\d+ ", process.stdout, re.MULTILINE)
+    assert sorted(path.name for path in folder.iterdir() if "lock" not in path.name) == [
+        *("best.toml", "result.json", "search.json", "study.journal", "trials.csv"),
+    ]
+    finished = run_here("search", colours, "--resume", "--out", folder)
+    assert (finished.returncode, finished.stderr) == (
+        2,
+        f"kerascnn: error: {folder} is finished; there is nothing to go on with.\n",
+    )
+
+
+def test_stopped_search_goes_on(run_here, colours, trained, tmp_path, monkeypatch) -> None:
+    pretend = searching.train
+
+    def stop_at_third(*arguments, **options):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return pretend(*arguments, **options)
+
+    monkeypatch.setattr(searching, "train", stop_at_third)
+    out = tmp_path / "mine"
+    options = ("--trials", 4, "--fine", 1, "--epochs", 4, "--out", out, "--seed", 3)
+    process = run_here("search", colours, *options, *TINY)
+    assert process.returncode == 130
+    assert f"Go on with: kerascnn search {colours} --resume --out {out}" in process.stderr
+    assert (out / "best.toml").is_file()
+    assert [row["state"] for row in rows(out)] == ["complete", "complete", "interrupted"]
+
+    refused = run_here("search", colours, *options, *TINY)
+    assert refused.returncode == 2
+    assert "exists. Choose another `--out`, or go on with it by `--resume`." in refused.stderr
+    other = run_here("search", colours, "--resume", "--out", out, "--trials", 9, "--set", "width=0.25")
+    assert other.returncode == 2
+    assert "trials is 4, asked for 9; width is 0.125, asked for 0.25" in other.stderr
+
+    monkeypatch.setattr(searching, "train", pretend)
+    process = run_here("search", colours, *options, *TINY, "--resume")  # the same command goes on
+    assert process.returncode == 0, process.stderr
+    found = rows(out)
+    states = ["complete", "complete", "interrupted", "complete", "complete", "complete"]
+    assert [row["state"] for row in found] == states
+    assert found[2]["lr"] in {found[3]["lr"], found[4]["lr"]}
+    assert {recipe.seed for recipe in trained} == {3}
+
+
+def test_diverged_trials_count_and_none_at_all_is_an_error(run_here, colours, trained, tmp_path) -> None:
+    process = run_here(
+        "search", colours, "--trials", 3, "--fine", 1, "--over", "lr=60..100", "--set", "model=resnet9", *TINY
+    )
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert "None of 3 trials has a score. First: Training diverged in epoch 1." in process.stderr
+    assert [row["state"] for row in rows(tmp_path / "searches/colours")] == ["failed"] * 3
+
+
+def test_hopeless_trials_are_pruned_but_never_in_the_warm_up(run_here, colours, trained, tmp_path) -> None:
+    over = ("--over", "lr=1e-9..1", "--set", "warmup=0.5", "--set", "model=resnet9")
+    process = run_here("search", colours, "--trials", 9, "--fine", 0, "--epochs", 6, "--coarse", 6, *over, *TINY)
+    assert process.returncode == 0, process.stderr
+    found = rows(tmp_path / "searches/colours")
+    pruned = [row for row in found if row["state"] == "pruned"]
+    assert pruned
+    assert {row["epochs"] for row in pruned} == {"4"}  # the first after the three of the warm-up
+    assert {row["epochs"] for row in found if row["state"] == "complete"} == {"6"}
+
+
+def test_time_that_is_over_ends_the_search(run_here, colours, trained, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(searching.Clock, "may_begin", lambda clock, study, trainer, stage: len(trained) < 3)
+    process = run_here("search", colours, "--minutes", 1, "--epochs", 4, *TINY)
+    assert process.returncode == 0, process.stderr
+    assert len(trained) == 3
+    assert "No fine trial has a score: the best is that of a short training." in process.stderr
+    assert load_choices(str(tmp_path / "searches/colours/best.toml"))["epochs"] == 4
+
+
+def test_clock_leaves_half_of_the_time_to_the_fine_stage(monkeypatch) -> None:
+    class Ended:
+        epochs, seconds = 5, 10.0
+
+    class Trials:
+        def finished(self, stage):
+            return [Ended()] if stage == COARSE else []
+
+    class Sizes:
+        coarse_epochs, epochs, plan = 5, 20, type("Plan", (), {"splits": [None]})
+
+    now = [0.0]
+    monkeypatch.setattr(searching.time, "monotonic", lambda: now[0])
+    clock = searching.Clock(0.0, 2.0, two_stages=True)
+    allowed = []
+    for now[0] in (49.0, 51.0, 79.0, 81.0):
+        allowed.append([clock.may_begin(Trials(), Sizes(), stage) for stage in (COARSE, FINE)])
+    assert allowed == [[True, True], [False, True], [False, True], [False, False]]
+    assert searching.Clock(0.0, None, two_stages=True).may_begin(Trials(), Sizes(), FINE)
+
+
+def test_rates_correspond_to_the_length_and_those_of_shifts_stay(run_here, colours, trained, tmp_path) -> None:
+    """With muon_sgd a quarter of the epochs takes half of the rate; the product with `bias_rate` does not change."""
+    settled = ("--set", "lr=0.1", "--set", "bias_rate=100", "--set", "head_rate=10", "--set", "model=airbench94")
+    options = ("--trials", 3, "--fine", 1, "--epochs", 8, "--over", "lr=0.02..0.5", "--seed", 1)
+    process = run_here("search", colours, *options, *settled, *TINY)
+    assert process.returncode == 0, process.stderr
+    assert trained[0].lr == pytest.approx(0.05)  # the recipe's own comes first
+    for row, recipe in zip(rows(tmp_path / "searches/colours"), trained, strict=True):
+        assert recipe.lr == pytest.approx(float(row["lr"]) * (0.5 if row["stage"] == COARSE else 1.0))
+        assert recipe.lr * recipe.bias_rate == pytest.approx(10)
+        assert recipe.lr * recipe.head_rate == pytest.approx(1)
+
+
+def test_what_cannot_be_searched_is_one_line_before_the_data_are_read(run_here, tmp_path) -> None:
+    for options, message in (
+        (["--over", "weigth_decay"], "Did you mean 'weight_decay'?"),
+        (["--over", "model=resnet9,resnet81"], "resnet81"),
+        (["--trials", 0], "`--trials` must be at least 1"),
+        (["--coarse", 2.5], "`--coarse` must be a fraction of the epochs or a number of them. Received: 2.5."),
+        (["--sampler", "grid"], "`--sampler` must be one of random, tpe"),
+        (["--minutes", 0], "`--minutes` must be positive"),
+        (["--val", 0], "needs pictures held out"),
+        (["--over", "transfer=none,all"], "Add `--no-from-scratch` if they do."),
+        (["--resume"], "There is no interrupted search of no-such-data in searches/."),
+        (["--resume", "--out", "nowhere"], "nowhere is no search: it has no search.json."),
+    ):
+        process = run_here("search", tmp_path / "no-such-data", *options)
+        assert process.returncode == 2
+        assert message in process.stderr
+        assert process.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_range_that_does_not_fit_the_data_is_one_line_before_training(run_here, colours, trained, tmp_path) -> None:
+    for over, message in (
+        ("crop=0..40", "`crop` must be at most 15 for pictures of 16x16. Received: 40"),
+        ("batch_size=16,1000", "`batch_size` can be at most 60 with 60 pictures. Received: batch_size=1000."),
+    ):
+        process = run_here("search", colours, "--over", over, "--epochs", 4, *TINY, "--trials", 1, "--fine", 0)
+        assert process.returncode == 2
+        assert message in process.stderr
+        assert process.stderr.count("\n") == 1
+    assert trained == []
+    assert not (tmp_path / "searches").exists()
+
+
+def test_pictures_of_several_sizes_are_decoded_at_each(run_here, colours, monkeypatch) -> None:
+    sizes = []
+
+    def train(recipe, data, *arguments, **options):
+        sizes.append((recipe.image_size, data.pictures.shape[1:3]))
+        return Trained(None, [], 1, 0.5, 0.0, 0.0)
+
+    monkeypatch.setattr(searching, "train", train)
+    over = ("--over", "image_size=[[16, 16], [24, 16]]", "--trials", 4, "--fine", 0)
+    process = run_here("search", colours, *over, "--epochs", 4, *TINY)
+    assert process.returncode == 0, process.stderr
+    assert {asked for asked, _ in sizes} == {(16, 16), (24, 16)}
+    assert all(asked == tuple(decoded) for asked, decoded in sizes)
+
+
+def test_two_processes_train_for_real(run_here, colours, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    options = ("--trials", 2, "--fine", 0, "--epochs", 1, "--coarse", 1, "--set", "model=resnet9", "--processes", 2)
+    process = run_here("search", colours, *options, *TINY)
+    assert process.returncode == 0, process.stderr
+    found = rows(tmp_path / "searches/colours")
+    assert [(row["stage"], row["state"], row["epochs"]) for row in found] == [
+        ("coarse", "complete", "1"),
+        ("coarse", "complete", "1"),
+    ]
+    assert all(0 < float(row["score"]) <= 1 for row in found)
+    assert process.stdout.count("coarse trial ") >= 2
