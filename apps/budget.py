@@ -123,7 +123,7 @@ def suit_time(
     work: Workload,
     num_classes: Mapping[str, int],
     console: Console,
-    grow: bool = True,
+    fill: bool = True,
 ) -> tuple[Recipe, float]:
     """The recipe whose training ends after `seconds`, with predictions and export, and the seconds of these two.
 
@@ -137,24 +137,24 @@ def suit_time(
         work: What that is.
         num_classes: By head.
         console: Says what was chosen.
-        grow: Also take larger forms and more epochs than suit the data, to use the time; else only less.
+        fill: Also take larger forms and more epochs than suit the data, to use the time; else only less.
 
     Raises:
         ValueError: Not even two epochs of the smallest form fit.
     """
     suited = settle(choices)
     speed = measure_speed(suited, num_classes)
-    enough_time = speed.of_training(suited, work) + speed.of_the_rest(work) <= seconds
-    if "epochs" in choices or (enough_time and not grow):
+    enough = speed.of_training(suited, work) + speed.of_the_rest(work) <= seconds
+    if "epochs" in choices or (enough and not fill):
         return suited, speed.of_the_rest(work)
     fitting = _epochs_within(seconds, suited, speed, work)
-    forms = [form for form in _forms(choices, suited, settle) if grow or _cost(form) <= _cost(suited)]
-    enough = [
+    forms = [form for form in _forms(choices, suited, settle) if fill or _cost(form) <= _cost(suited)]
+    roomy = [
         form
         for form in forms
         if fitting * _cost(suited) / _cost(form) >= suited.epochs * (MORE if _cost(form) > _cost(suited) else FEWEST)
     ]
-    chosen = max(enough, key=_cost) if enough else min(forms, key=_cost)
+    chosen = max(roomy, key=_cost) if roomy else min(forms, key=_cost)
     if chosen != suited:
         speed = measure_speed(chosen, num_classes)
         fitting = _epochs_within(seconds, chosen, speed, work)
@@ -164,7 +164,7 @@ def suit_time(
             f"{duration(seconds)} are too few for {sum(work.trained):,} pictures to train on: two epochs take about "
             f"{duration(least)} here. Give it more time, or settle a smaller `image_size` or `width`."
         )
-    most = MOST * suited.epochs if grow else suited.epochs
+    most = MOST * suited.epochs if fill else suited.epochs
     size = {"image_size": chosen.image_size, "width": chosen.width} if chosen != suited else {}
     recipe = settle({**choices, **size, "epochs": min(int(fitting), most)})
     needed = speed.of_training(recipe, work) + speed.of_the_rest(work)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import pipelines
 from apps import files, run_folder
+from apps.budget import MINUTES
 from apps.console import Console, duration, percent
 from apps.data import keras_names
 from apps.ensemble import Ensemble, flatten, gains, make_ensemble
@@ -115,9 +116,9 @@ def compete(
     for folder in (run or Path("runs"), Path(order.saved_models)):
         files.require_writable(folder)
     allowed = None if order.memory is None else order.memory * 2**30
-    within = None if order.minutes is None else 60 * order.minutes
+    timed, within = order.minutes is not None, 60 * (order.minutes or MINUTES)
     competition = pipelines.open_dataset(source, **order.columns)
-    plan = make_plan(competition, order.choices, order.strict, console, allowed, within)
+    plan = make_plan(competition, order.choices, order.strict, console, allowed, within, fill=timed)
     print_plan(plan, console)
     if run is not None and fingerprint is not None:
         run_folder.check_same_data(run, fingerprint, plan.fingerprint)
@@ -133,7 +134,7 @@ def compete(
         run.mkdir(parents=True, exist_ok=True)
         run_folder.write_record(run, order, asdict(plan.recipe), plan.fingerprint)
     console.say(f"run       {run}")
-    carry_out(plan, run, order, resume, console, None if within is None else began + within - plan.rest)
+    carry_out(plan, run, order, resume, console, began + within - plan.rest if timed else None)
     console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
     return run
 

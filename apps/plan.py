@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from apps.augmentation import augmentation
-from apps.budget import MINUTES, Workload, suit_time
+from apps.budget import Workload, suit_time
 from apps.console import Console, duration, percent
 from apps.data import Data
 from apps.network import build_network, check_network
@@ -97,6 +97,7 @@ def make_plan(
     console: Console,
     memory: float | None = None,
     seconds: float | None = None,
+    fill: bool = True,
 ) -> Plan:
     """Decode every picture, settle the recipe and split; raise for everything that would stop the training later.
 
@@ -106,8 +107,8 @@ def make_plan(
         strict: Raise when any row or picture would be left out.
         console: Says what is found.
         memory: Bytes that decoded pictures may take.
-        seconds: What the whole run may take; where the epochs are not settled, they are chosen to fill it. None is
-            `budget.MINUTES` at most.
+        seconds: What the whole run may take; where the epochs are not settled, they are chosen to suit it.
+        fill: Use this time, with more epochs or a larger network than suit the data; else only stay within it.
     """
     for line in competition.columns:
         console.say(f"column    {line}")
@@ -124,10 +125,9 @@ def make_plan(
     )
     recipe, rest = settle(choices), 0.0
     check_network(recipe, num_classes)
-    if seconds is not None or (recipe.epochs * len(labelled) > NEVER_LONG and "epochs" not in choices):
+    if seconds is not None and (fill or recipe.epochs * len(labelled) > NEVER_LONG):
         work = Workload.of(len(labelled), len(hidden), recipe.val, recipe.seeds)
-        within = 60 * MINUTES if seconds is None else seconds
-        recipe, rest = suit_time(choices, settle, within, work, num_classes, console, grow=seconds is not None)
+        recipe, rest = suit_time(choices, settle, seconds, work, num_classes, console, fill)
     open_some = partial(open_pictures, size=recipe.image_size, verified=competition.verified, strict=strict)
     (pictures, errors), (test_pictures, test_errors) = _open_both(labelled, hidden, open_some, memory, console)
     left_out = [*competition.left_out, *(f"{labelled.name(place)}: {why}" for place, why in errors.items())]
