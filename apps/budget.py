@@ -18,6 +18,7 @@ from apps.recipes import Choices
 from apps.training import training_batches
 from kerascnn.export import Classifier
 from pipelines.decode import decode_picture, resize
+from pipelines.stream import read_batches
 
 MINUTES = 20.0  # what a run takes at most where nobody says how long it may take, nor how many epochs
 EXPORT = 20.0  # seconds: writing the SavedModel, and starting another process that checks it
@@ -78,36 +79,31 @@ class Speed:
         return EXPORT + self.prediction * predicted
 
 
-def measure_speed(recipe: Recipe, num_classes: Mapping[str, int], steps: int = 5) -> Speed:
-    """Some real steps, and a real prediction, on random pictures."""
-    count = max(2 * recipe.batch_size, PREDICTED)
-    generator = np.random.default_rng(0)
-    data = Data(
-        generator.integers(0, 256, (count, *recipe.image_size, 3), "uint8"),
-        {head: generator.integers(0, classes, count, "int32") for head, classes in num_classes.items()},
-        {head: [str(number) for number in range(classes)] for head, classes in num_classes.items()},
-    )
+def measure_speed(recipe: Recipe, data: Data, steps: int = 5) -> Speed:
+    """Some real steps, and a real prediction; medians, after what compiles them."""
     recipe, data = in_keras_names(recipe, data)
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     compile_network(model, recipe, data.num_classes, steps)
     speeds, first = {}, []
     for size, _ in itertools.groupby(phases(recipe), key=lambda phase: phase.size):
         model.make_train_function(force=True)
-        batches = iter(training_batches(recipe, data, np.arange(count), size=size))
+        batches = iter(training_batches(recipe, data, np.arange(len(data.pictures)), size=size))
         seconds = [_timed(lambda: model.train_on_batch(*next(batches))) for _ in range(steps + 2)]  # noqa: B023
         first.append(seconds[0] + seconds[1])  # these compile and warm up
         speeds[size] = float(np.median(seconds[2:]))
-    classifier = Classifier(
-        [network_alone(build_network(recipe, data, "float32"))],
-        recipe.image_size,
-        decode_picture,
-        resize,
-        recipe.flip,
-        recipe.views,
-    )
-    some = data.pictures[:PREDICTED]
+    network = network_alone(build_network(recipe, data, "float32"))
+    classifier = Classifier([network], recipe.image_size, decode_picture, resize, recipe.flip, recipe.views)
+    some = next(iter(read_batches(data.pictures, PREDICTED)))
     classifier.predict_pixels(some)
-    return Speed(max(first), speeds, _timed(lambda: classifier.predict_pixels(some)) / PREDICTED)
+    return Speed(max(first), speeds, _timed(lambda: classifier.predict_pixels(some)) / len(some))
+
+
+def random_data(recipe: Recipe, classes: Mapping[str, Sequence[str]]) -> Data:
+    """Two batches of noise, which take as long as pictures do, before any picture is decoded."""
+    generator, count = np.random.default_rng(0), max(2 * recipe.batch_size, PREDICTED)
+    pictures = generator.integers(0, 256, (count, *recipe.image_size, 3), "uint8")
+    labels = {head: generator.integers(0, len(names), count, "int32") for head, names in classes.items()}
+    return Data(pictures, labels, classes)
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -121,7 +117,7 @@ def suit_time(
     settle: Callable[[Choices], Recipe],
     seconds: float,
     work: Workload,
-    num_classes: Mapping[str, int],
+    classes: Mapping[str, Sequence[str]],
     console: Console,
     fill: bool = True,
 ) -> tuple[Recipe, float]:
@@ -135,7 +131,7 @@ def suit_time(
         settle: `resolve` for the data, which gives a complete recipe.
         seconds: For all that is still to do.
         work: What that is.
-        num_classes: By head.
+        classes: Class names by head.
         console: Says what was chosen.
         fill: Also take larger forms and more epochs than suit the data, to use the time; else only less.
 
@@ -143,7 +139,7 @@ def suit_time(
         ValueError: Not even two epochs of the smallest form fit.
     """
     suited = settle(choices)
-    speed = measure_speed(suited, num_classes)
+    speed = measure_speed(suited, random_data(suited, classes))
     enough = speed.of_training(suited, work) + speed.of_the_rest(work) <= seconds
     if "epochs" in choices or (enough and not fill):
         return suited, speed.of_the_rest(work)
@@ -156,7 +152,7 @@ def suit_time(
     ]
     chosen = max(roomy, key=_cost) if roomy else min(forms, key=_cost)
     if chosen != suited:
-        speed = measure_speed(chosen, num_classes)
+        speed = measure_speed(chosen, random_data(chosen, classes))
         fitting = _epochs_within(seconds, chosen, speed, work)
     if fitting < 2:
         least = speed.of_training(settle({**choices, "epochs": 2}), work) + speed.of_the_rest(work)

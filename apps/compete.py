@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import pipelines
 from apps import files, run_folder
-from apps.budget import MINUTES
+from apps.budget import MINUTES, Workload, measure_speed
 from apps.console import Console, duration, percent
 from apps.data import keras_names
 from apps.ensemble import Ensemble, flatten, gains, make_ensemble
@@ -26,7 +26,7 @@ from apps.plan import Plan, make_plan, print_plan
 from apps.recipes import Choices
 from apps.report import write_report
 from apps.submission import make_submission, predict_pictures, score_submission, verify
-from apps.training import Trained, measure_seconds, train
+from apps.training import Trained, train
 from kerascnn.export import Classifier, export_model, new_version
 from kerascnn.registry import lookup
 from pipelines.competition import encoded_pictures
@@ -125,9 +125,11 @@ def compete(
     if plan.recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
     if dry_run:
-        counts = [len(train_index) for train_index, _ in plan.splits] * plan.recipe.seeds
-        seconds = measure_seconds(plan.recipe, plan.data, counts)
-        console.say(f"time      about {duration(seconds)} of training on this machine (measured on a few steps)")
+        speed, work = measure_speed(plan.recipe, plan.data), workload(plan)
+        console.say(
+            f"time      about {duration(speed.of_training(plan.recipe, work))} of training on this machine, "
+            f"{duration(speed.of_the_rest(work))} for predictions and export (measured on a few steps)"
+        )
         return None
     if run is None or not resume:
         run = out or files.new_folder(Path("runs") / plan.competition.name)
@@ -137,6 +139,14 @@ def compete(
     carry_out(plan, run, order, resume, console, began + within - plan.rest if timed else None)
     console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
     return run
+
+
+def workload(plan: Plan) -> Workload:
+    """What the networks of all splits and seeds are trained on and predict."""
+    parts = plan.splits * plan.recipe.seeds
+    return Workload(
+        [len(train) for train, _ in parts], [len(held_out) for _, held_out in parts], len(plan.test_pictures)
+    )
 
 
 def carry_out(

@@ -115,7 +115,6 @@ def make_plan(
     _check_val(choices.get("val"))
     labelled = encoded_pictures(competition.train)
     hidden = _hidden(competition)
-    num_classes = {head: len(names) for head, names in competition.classes.items()}
     settle = partial(
         resolve,
         pictures=len(labelled),
@@ -124,10 +123,10 @@ def make_plan(
         own_validation=bool((competition.train["part"] == "val").any()),
     )
     recipe, rest = settle(choices), 0.0
-    check_network(recipe, num_classes)
+    check_network(recipe, {head: len(names) for head, names in competition.classes.items()})
     if seconds is not None and (fill or recipe.epochs * len(labelled) > NEVER_LONG):
         work = Workload.of(len(labelled), len(hidden), recipe.val, recipe.seeds)
-        recipe, rest = suit_time(choices, settle, seconds, work, num_classes, console, fill)
+        recipe, rest = suit_time(choices, settle, seconds, work, competition.classes, console, fill)
     open_some = partial(open_pictures, size=recipe.image_size, verified=competition.verified, strict=strict)
     (pictures, errors), (test_pictures, test_errors) = _open_both(labelled, hidden, open_some, memory, console)
     left_out = [*competition.left_out, *(f"{labelled.name(place)}: {why}" for place, why in errors.items())]

@@ -1,6 +1,5 @@
 """Train one network on one split, with `model.fit`."""
 
-import itertools
 import math
 import time
 import warnings
@@ -238,30 +237,6 @@ def training_batches(
         first_step=first_step,
         only=only,
     )
-
-
-def measure_seconds(recipe: Recipe, data: Data, train_counts: Sequence[int], steps: int = 5) -> float:
-    """How long training on so many pictures (one number a fold) would take here: a few real steps, the median."""
-    recipe, data = in_keras_names(recipe, data)
-    model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
-    compile_network(model, recipe, data.num_classes, steps)
-    total = 0.0
-    everything = np.arange(len(data.pictures))
-    for size, parts in itertools.groupby(phases(recipe), key=lambda phase: phase.size):
-        model.make_train_function(force=True)
-        batches = iter(training_batches(recipe, data, everything, size=size))
-        seconds = []
-        for _ in range(steps + 2):
-            start = time.monotonic()
-            model.train_on_batch(*next(batches))
-            seconds.append(time.monotonic() - start)
-        step = float(np.median(seconds[2:]))  # the first two steps compile and warm up
-        for phase in parts:
-            epochs = phase.epochs[1] - phase.epochs[0]
-            total += step * epochs * sum(steps_of(recipe, phase, count) for count in train_counts)
-    # An evaluation costs about a third of a training step: forward only.
-    evaluated = sum(len(data.pictures) - count for count in train_counts) / recipe.batch_size / 3
-    return total + recipe.epochs * step * evaluated
 
 
 def validation_score(logs: Mapping[str, float], heads: Sequence[str]) -> float:

@@ -299,12 +299,14 @@ def test_networks_are_weighed_one_by_one_and_stay_as_they_are() -> None:
 
 
 def trained_of(*models: keras.Model) -> training.Trained:
-    return training.Trained(models[-1], [], 1, None, 1.0, 1.0, models[:-1])
+    return training.Trained(models[-1], [], 1, None, 1.0, 1.0, earlier=models[:-1])
 
 
 def test_dry_run_counts_all_networks(monkeypatch, run_here, colours) -> None:
     counted: list[int] = []
-    monkeypatch.setattr(compete, "measure_seconds", lambda recipe, data, counts: counted.extend(counts) or 1.0)
+    speed = SimpleNamespace(of_the_rest=lambda work: 1.0)
+    speed.of_training = lambda recipe, work: counted.extend(work.trained) or 1.0
+    monkeypatch.setattr(compete, "measure_speed", lambda recipe, data: speed)
     process = run_here("compete", colours, "--dry-run", "--seeds", 3, "--average", "ema", "--val", 2, "--seed", 4)
     assert process.returncode == 0, process.stderr
     assert counted == [30] * 6
