@@ -183,6 +183,8 @@ def compete(
     }
     # A resumed run has a recipe already: what is given now is only compared with it.
     choices = recipe_choices(data, recipe or ("default" if resume else None), settings, given)
+    if minutes is not None and epochs is None and not any(one.startswith("epochs=") for one in settings or ()):
+        choices.pop("epochs", None)  # a recipe's; those that are asked for beside --minutes are refused
     _start(debug)
     from apps.compete import compete as run
     from apps.console import Console
