@@ -12,7 +12,7 @@ import kerascnn
 from apps.data import Data, evenly_spaced
 from apps.phases import phases
 from apps.recipe import NETWORK_OPTIONS, Recipe
-from callbacks import NO_DECAY, HardestExamples, OneCycleSchedule, ParameterGroup, get_optimizer
+from callbacks import NO_DECAY, HardestExamples, MacroF1, OneCycleSchedule, ParameterGroup, get_optimizer
 from kerascnn.imagenet import check_published
 from kerascnn.layer_table import without_values
 from kerascnn.whitening import PIXELS, PatchWhitening
@@ -70,6 +70,13 @@ def compile_network(
 ) -> None:
     """Attach the losses (the mean over the heads), the optimiser and the one-cycle schedule."""
     metrics = {head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in classes}
+    if recipe.score != "accuracy":  # what `apps.training.validation_score` looks for, in the validation's logs
+        for head, values in metrics.items():
+            values.append(
+                MacroF1(classes[head])
+                if recipe.score == "macro_f1"
+                else keras.metrics.CategoricalCrossentropy(name="log_loss", from_logits=True)
+            )
     if hardest is not None:
         for values in metrics.values():
             values.append(hardest.metric())

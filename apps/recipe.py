@@ -17,6 +17,7 @@ SMOOTHINGS = ("others", "all")
 BALANCES = ("none", "weights", "sampling")
 FLIPS = ("random", "alternating")
 CURVES = ("cosine", "linear")
+SCORES = ("accuracy", "macro_f1", "log_loss")
 OPTIMIZERS = ("nesterov", "muon_sgd", "adamw")
 # Values of these fields suit one optimiser, or one norm, and no other.
 SETTLED_FOR = {
@@ -82,7 +83,9 @@ class Recipe:
         balance: "weights" weighs the loss against the frequency of each class, "sampling" draws rare classes more
             often, "none".
         warmup: Fraction of the training in which the rate rises.
-        patience: Epochs without a better validation accuracy before training stops; 0 never stops.
+        patience: Epochs without a better validation score before training stops; 0 never stops.
+        score: What counts, the mean over the heads: "accuracy", "macro_f1" or "log_loss" (`apps.scores`). It decides
+            which epoch is the best, and the estimate and the score are given by it.
         seed: Of the split, the initial weights, the order and the augmentation.
         stem: "small" keeps the resolution in the first layers, "imagenet" does not.
         activation, norm, dropout, stochastic_depth, se, l1, l2, initializer, input_noise, frozen_scale, whitening: As
@@ -137,6 +140,7 @@ class Recipe:
     balance: str = "none"
     warmup: float = 0.25
     patience: int = 10
+    score: str = "accuracy"
     seed: int = 0
     stem: str | None = None
     activation: str | None = None
@@ -208,6 +212,7 @@ LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
             ("fill", FILLS),
             ("smoothing", SMOOTHINGS),
             ("balance", BALANCES),
+            ("score", SCORES),
             ("norm", NORMS),
             ("transfer", TRANSFERS),
         )

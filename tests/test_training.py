@@ -77,7 +77,7 @@ def test_the_best_epoch_is_put_back_once_at_the_end(data, tmp_path, monkeypatch)
     put_back = []
     monkeypatch.setattr(training.EarlyStopping, "_put_back", lambda stopping: put_back.append(stopping.best_epoch))
     # No epoch with small pictures is the best one, however good its validation.
-    monkeypatch.setattr(training, "validation_score", lambda logs, heads: -float(logs["val_loss"] > 0))
+    monkeypatch.setattr(training, "validation_score", lambda logs, heads, score: -float(logs["val_loss"] > 0))
     train(data, tmp_path, hardest=0.5, scales=((0.5, 0.4),), epochs=3)
     assert put_back == [1]
 
@@ -125,7 +125,7 @@ def test_recipes_train(data, tmp_path, name) -> None:
 
 
 def test_training_that_stops_early_says_so(data, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(training, "validation_score", lambda logs, heads: 0.5)
+    monkeypatch.setattr(training, "validation_score", lambda logs, heads, score: 0.5)
     chosen = {"model": "resnet9", "width": 0.125, "epochs": 4, "batch_size": 8, "precision": "float32", "patience": 1}
     recipe = resolve({**chosen, "image_size": (18, 18)}, 40, (18, 18), list(CLASSES.values()))
     index = np.arange(48)
