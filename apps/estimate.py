@@ -45,13 +45,15 @@ def expect_score(
 
     - A score that is a mean over pictures: a population is drawn (the Bayesian bootstrap: Rubin,
       https://doi.org/10.1214/aos/1176345338), then the hidden pictures from it. Half a picture that is right and half
-      a wrong one (of log loss ln K) are added, without which nothing could go wrong that has not gone wrong before:
-      for the accuracy that is Jeffreys' prior, and the same distribution that `expect_accuracy` computes.
+      a wrong one (by log loss as bad as the worst picture or group, at least ln K) are added, without which nothing
+      could go wrong that has not gone wrong before: for the accuracy that is Jeffreys' prior, and the same
+      distribution that `expect_accuracy` computes.
     - Macro F1 is biased, and the more so the fewer pictures of a class there are: twice the pictures are drawn, as many
       as were held out and as many as are hidden, and the difference of the two scores is added to the one observed.
       The halves are added for every class that occurs.
 
-    Few groups widen the interval as Student's distribution asks. A class of which nothing was held out is not covered.
+    Few groups widen the interval as Student's distribution asks. Not covered: classes of which nothing was held out;
+    that an average of several networks is better than each of them, which alone predicted its held-out pictures.
 
     Args:
         name: "accuracy", "macro_f1" or "log_loss" (`apps.scores`).
@@ -66,7 +68,7 @@ def expect_score(
     >>> labels = {"label": np.array([0, 1] * 45 + [1, 0] * 5)}
     >>> estimate = expect_score("log_loss", probabilities, labels, hidden=1000)
     >>> round(estimate.low, 2), round(estimate.value, 2), round(estimate.high, 2)
-    (0.34, 0.4, 0.48)
+    (0.34, 0.4, 0.49)
     """
     formula = find_formula(name)
     rows = np.flatnonzero(np.any([values != MISSING for values in labels.values()], axis=0))
@@ -88,9 +90,10 @@ def expect_score(
         return np.mean([formula.value(part) for part in np.split(sums, ends, axis=-1)], axis=0)
 
     tallies = [belongs @ table for table in tallies]
-    of_prior = [
-        _prior(name, labels[head], unit, probabilities[head].shape[1]) for head in labels
-    ]  # a head's says nothing of the other heads
+    of_prior = [  # a head's says nothing of the other heads
+        _prior(name, labels[head], unit, table.toarray() if formula.is_mean else None, probabilities[head].shape[1])
+        for head, table in zip(labels, tallies, strict=True)
+    ]
     empty = [[csr_array((len(one), table.shape[1])) for table in tallies] for one in of_prior]
     for place, one in enumerate(of_prior):
         empty[place][place] = csr_array(one)
@@ -116,17 +119,20 @@ def expect_score(
     limits = value + wider * (np.concatenate(parts) - value)
     low, high = np.quantile(limits, [(1 - confidence) / 2, (1 + confidence) / 2])
     most = 1.0 if formula.higher_is_better else np.inf
-    return Estimate(value, float(np.clip(low, 0.0, most)), float(np.clip(high, 0.0, most)), len(rows))
+    low, high = min(max(float(low), 0.0), value), max(min(float(high), most), value)
+    return Estimate(value, low, high, len(rows))
 
 
-def _prior(name: str, labels: np.ndarray, unit: np.ndarray, classes: int) -> np.ndarray:
-    """What the halves that are added tally [P, S]: of as many pictures as a group has, on average."""
+def _prior(name: str, labels: np.ndarray, unit: np.ndarray, sums: np.ndarray | None, classes: int) -> np.ndarray:
+    """What the halves that are added tally [P, S]: of as many pictures as a group has, on average.
+
+    `sums` are the tallies of the units, of a score that is a mean.
+    """
     known = labels != MISSING
-    if name != "macro_f1":
-        pictures = known.sum() / len(np.unique(unit[known]))
-        return pictures * np.array(
-            [[1.0, 1.0], [0.0, 1.0]] if name == "accuracy" else [[0.0, 1.0], [np.log(classes), 1.0]]
-        )
+    if sums is not None:
+        sums = sums[sums[:, 1] > 0]
+        worst = 0.0 if name == "accuracy" else max(np.log(classes), (sums[:, 0] / sums[:, 1]).max())
+        return sums[:, 1].mean() * np.array([[1.0 if name == "accuracy" else 0.0, 1.0], [worst, 1.0]])
     counts = np.bincount(labels[known], minlength=classes)
     groups = coo_array((np.ones(known.sum()), (unit[known], labels[known])), shape=(unit.max() + 1, classes)).tocsr()
     occurs = np.flatnonzero(counts)
