@@ -149,6 +149,9 @@ def test_run_writes_every_held_out_picture_and_what_its_calibration_did(digits_r
     assert one["temperature"] < 1
     assert result["expected"] == one["expected"] == one["expected_accuracy"]
     assert result["hidden_score"] == one["hidden_accuracy"] == one["hidden_scores"]["accuracy"]
+    answers = pd.read_csv(run / "probabilities.csv", index_col="image")
+    calibrated = table.iloc[:, 4:].max(axis=1).mean()
+    assert answers.max(axis=1).mean() == pytest.approx(calibrated, abs=0.03)  # as sure as the calibrated ones
     page = (run / "report.html").read_text()
     assert "calibrated by a temperature of" in page
     assert page.count("data:image/png") == 3

@@ -46,6 +46,15 @@ def test_predictions_average_the_views_that_the_recipe_names() -> None:
     assert (classifier.size, classifier.mirror, classifier.shift) == ((8, 10), False, 2)
 
 
+def test_classifier_carries_the_temperatures_by_the_names_of_the_model() -> None:
+    inputs = keras.Input((8, 10, 3))
+    classes = {"größe": ["klein", "groß"]}
+    trained = SimpleNamespace(model=keras.Model(inputs, {"gr__e_0": keras.layers.Flatten()(inputs)}))
+    recipe = resolve({"image_size": (8, 10)}, 40, (8, 10), list(classes.values()))
+    plan = SimpleNamespace(recipe=recipe, data=SimpleNamespace(classes=classes))
+    assert make_classifier(plan, [trained], {"größe": 0.5}).temperatures == {"gr__e_0": 0.5}
+
+
 def test_training_stopped_between_two_sizes_goes_on_to_the_same_weights(data, tmp_path, monkeypatch) -> None:
     begun, batches = [], training.training_batches
 
