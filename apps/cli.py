@@ -119,6 +119,14 @@ def compete(
             show_default="0.1",
         ),
     ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            metavar="accuracy|macro_f1|log_loss",
+            help="What the competition counts, the mean over its targets: chooses the epoch, is what is estimated.",
+            show_default="accuracy",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of split, weights, order and augmentation.", show_default="0")
     ] = None,
@@ -174,6 +182,7 @@ def compete(
         "balance": balance,
         "transfer": transfer,
         "val": parse_val(val),
+        "score": score,
         "seed": seed,
         "deterministic": deterministic,
         "seeds": seeds,

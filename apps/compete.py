@@ -20,12 +20,14 @@ from apps.budget import MINUTES, Workload, measure_speed
 from apps.console import Console, duration, percent
 from apps.data import keras_names
 from apps.ensemble import Ensemble, flatten, gains, make_ensemble
-from apps.estimate import Estimate, expect_accuracy
+from apps.estimate import Estimate
+from apps.evaluation import Evaluation, HeldOut, evaluate, validation_table
 from apps.kept_weights import kept_epochs
 from apps.plan import Plan, make_plan, print_plan
 from apps.recipes import Choices
 from apps.report import write_report
-from apps.submission import make_submission, predict_pictures, score_submission, verify
+from apps.scores import FORMULAS, Formula
+from apps.submission import complete, make_submission, predict_pictures, score_submission, verify
 from apps.training import Trained, train
 from kerascnn.export import Classifier, export_model, new_version
 from kerascnn.registry import lookup
@@ -169,21 +171,23 @@ def finish(
     plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console, end: float | None = None
 ) -> None:
     """Train all networks of all splits, until `end` on the monotonic clock, then write all of a run, the score last."""
-    competition = plan.competition
+    competition, recipe, data = plan.competition, plan.recipe, plan.data
     trained = train_all(plan, run, order, resume, console, end)
     run_folder.write_history([[one.history for one in networks] for networks in trained], run)
     ensembles = weigh(plan, trained)
-    classifier = make_classifier(plan, ensembles)
     for head, found in gains(ensembles).items():
         console.say(f"ensemble  {head}: {say_gain(found, len(ensembles[0].models))}")
-    estimates = estimate(plan, ensembles)
+    held_out = out_of_fold(plan, ensembles)
+    evaluation = evaluate(recipe.score, held_out, data.labels, len(plan.test_readable), plan.groups, recipe.seed)
+    classifier = make_classifier(plan, ensembles, evaluation.temperatures)
     if missing := int((~plan.test_readable).sum()):
         console.warn(f"{missing:,} hidden pictures cannot be read; the expected score is for the others.")
-    for head, expected in estimates.items():
-        console.say(
-            f"expected  {head}: {percent(expected.accuracy)} on {expected.pictures:,} held-out pictures; hidden score "
-            f"between {percent(expected.low)} and {percent(expected.high)} (95 %)"
-        )
+    for line in evaluation.lines():
+        console.say(line)
+    if len(held_out.index):
+        ids = competition.train["id"].to_numpy()
+        table = validation_table(evaluation, held_out, data.labels, data.classes, ids, competition.id_column)
+        files.write_table(run / "validation.csv", table)
     predicted = predict_pictures(classifier, plan.test_pictures)
     submission, table = make_submission(plan, predicted)
     if len(submission):
@@ -197,16 +201,14 @@ def finish(
     published, compared = publish(plan, classifier, predicted, Path(order.saved_models) / saved_model_name(plan, run))
     console.say(f"wrote     {published}; in a separate process it gave the same answers for {compared:,} picture files")
 
-    result = describe_result(plan, ensembles, estimates, published)
+    result = describe_result(plan, ensembles, evaluation, published)
     if len(submission) and competition.answers is not None:
         # The submission is on disk and will not change: only now are the hidden labels read.
-        for head, score in score_submission(submission, competition, console).items():
-            result["heads"][head]["hidden_accuracy"] = score
-            console.say(f"score     {head}: {percent(score)} of the hidden labels are right")
-            if head in estimates:
-                console.say(f"          {compare(score, estimates[head])}")
+        scores = score_submission(plan.test_ids, complete(plan, predicted), competition, console)
+        report_scores(scores, evaluation, result, console)
     warn_of_lost_pictures(plan, console)
-    write_report(run, plan, result, [one.history for ensemble in ensembles for one in ensemble.trained])
+    histories = [one.history for ensemble in ensembles for one in ensemble.trained]
+    write_report(run, plan, result, histories, evaluation)
     files.write_json(run / "result.json", result)  # the last file: it says that the run is finished
 
 
@@ -289,35 +291,29 @@ def warn_of_lost_pictures(plan: Plan, console: Console) -> None:
         console.warn(f"{len(lost):,} pictures became unreadable after they had been checked, such as {lost[0]}.")
 
 
-def make_classifier(plan: Plan, ensembles: Sequence[Ensemble]) -> Classifier:
+def make_classifier(
+    plan: Plan, ensembles: Sequence[Ensemble], temperatures: Mapping[str, float] | None = None
+) -> Classifier:
     """The average of the chosen networks, which answers for validation, for the submission and in the export."""
     recipe, (models, weights) = plan.recipe, flatten(ensembles)
     names = {keras: head for head, keras in keras_names(plan.data.classes).items()}
-    return Classifier(models, recipe.image_size, decode_picture, resize, recipe.flip, recipe.views, names, weights)
+    known = temperatures or {}
+    calibrated = {keras: known[head] for keras, head in names.items() if head in known}
+    return Classifier(
+        models, recipe.image_size, decode_picture, resize, recipe.flip, recipe.views, names, weights, calibrated
+    )
 
 
-def estimate(plan: Plan, ensembles: Sequence[Ensemble]) -> dict[str, Estimate]:
-    """By head, what the held-out pictures say of the hidden score: each predicted by networks that never saw it."""
-    correct: dict[str, list[np.ndarray]] = {head: [] for head in plan.data.classes}
-    groups = []
-    for one, (_, held_out) in zip(ensembles, plan.splits, strict=True):
-        if one.held_out is None:
-            return {}
-        groups.append(held_out if plan.groups is None else plan.groups[held_out])
-        for head, probabilities in one.held_out.items():
-            correct[head].append(probabilities.argmax(axis=1) == plan.data.labels[head][held_out])
-    group_of = np.concatenate(groups)
-    held_out = np.concatenate([held_out for _, held_out in plan.splits])
-    estimates = {}
-    for head, right in correct.items():
-        labelled = plan.data.labels[head][held_out] != MISSING
-        if labelled.any():
-            estimates[head] = expect_accuracy(
-                np.concatenate(right)[labelled],
-                len(plan.test_readable),
-                group_of[labelled] if plan.groups is not None else None,
-            )
-    return estimates
+def out_of_fold(plan: Plan, ensembles: Sequence[Ensemble]) -> HeldOut:
+    """The held-out pictures of all splits, each predicted by networks that never saw it."""
+    splits = [held_out for _, held_out in plan.splits]
+    parts = [ensemble.held_out for ensemble in ensembles if ensemble.held_out is not None]
+    nothing = {head: np.zeros((0, len(names))) for head, names in plan.data.classes.items()}
+    return HeldOut(
+        np.concatenate(splits),
+        np.repeat(np.arange(len(splits)) + 1, [len(held_out) for held_out in splits]),
+        {head: np.concatenate([part[head] for part in parts or [nothing]]) for head in plan.data.classes},
+    )
 
 
 def publish(
@@ -358,17 +354,20 @@ def saved_model_name(plan: Plan, run: Path) -> str:
 
 
 def describe_result(
-    plan: Plan, ensembles: Sequence[Ensemble], estimates: Mapping[str, Estimate], published: Path
+    plan: Plan, ensembles: Sequence[Ensemble], evaluation: Evaluation, published: Path
 ) -> dict[str, Any]:
     """What result.json says, all but the hidden score."""
+    evaluated = evaluation.heads
     trained = [one for ensemble in ensembles for one in ensemble.trained]
     networks = describe_networks(plan, ensembles)
     return {
+        "score": evaluation.score,
+        "expected": asdict(evaluation.expected) if evaluation.expected else None,
         "heads": {
             head: {
-                "validation_accuracy": estimates[head].accuracy if head in estimates else None,
-                "expected": asdict(estimates[head]) if head in estimates else None,
+                "validation_accuracy": evaluated[head].accuracy.value if head in evaluated else None,
                 "largest_class": float(np.bincount(labels[labels != MISSING]).max() / (labels != MISSING).sum()),
+                **(evaluated[head].describe() if head in evaluated else {"expected": None}),
             }
             for head, labels in plan.data.labels.items()
         },
@@ -414,11 +413,32 @@ def describe_networks(plan: Plan, ensembles: Sequence[Ensemble]) -> list[dict[st
     return found
 
 
-def compare(score: float, expected: Estimate) -> str:
+def report_scores(
+    scores: Mapping[str, Mapping[str, float]], evaluation: Evaluation, result: dict[str, Any], console: Console
+) -> None:
+    """Print the hidden scores, beside what was expected, and add them to the result."""
+    formula = FORMULAS[evaluation.score]
+    for head, values in scores.items():
+        result["heads"][head] |= {"hidden_accuracy": values["accuracy"], "hidden_scores": dict(values)}
+        console.say(f"score     {head}: {percent(values['accuracy'])} of the hidden labels are right")
+        if evaluation.score != "accuracy":
+            console.say(f"          {formula.title} {formula.show(values[evaluation.score])}")
+        if head in evaluation.heads:
+            console.say(f"          {compare(values[evaluation.score], evaluation.heads[head].expected, formula)}")
+    if set(scores) == set(result["heads"]):
+        result["hidden_score"] = float(np.mean([values[evaluation.score] for values in scores.values()]))
+        if len(scores) > 1:
+            shown = f"{formula.title} {formula.show(result['hidden_score'])}"
+            console.say(f"score     mean of {len(scores)} heads: {shown}")
+            if evaluation.expected is not None:
+                console.say(f"          {compare(result['hidden_score'], evaluation.expected, formula)}")
+
+
+def compare(score: float, expected: Estimate, formula: Formula) -> str:
     """How a score relates to what was expected."""
-    inside = "inside" if expected.low <= score <= expected.high else "OUTSIDE"
-    interval = f"{percent(expected.low)} to {percent(expected.high)}"
-    return f"expected before: {percent(expected.accuracy)}; {inside} the interval of {interval}"
+    inside = "inside" if expected.holds(score) else "OUTSIDE"
+    interval = f"{formula.show(expected.low)} to {formula.show(expected.high)}"
+    return f"expected before: {formula.show(expected.value)}; {inside} the interval of {interval}"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from apps.heads import check_heads, log_variances_group, loss_weights
 from apps.kept_weights import cycles_schedule
 from apps.phases import phases
 from apps.recipe import NETWORK_OPTIONS, Recipe
-from callbacks import NO_DECAY, HardestExamples, OneCycleSchedule, Paced, ParameterGroup, get_optimizer
+from callbacks import NO_DECAY, HardestExamples, MacroF1, OneCycleSchedule, Paced, ParameterGroup, get_optimizer
 from kerascnn.graph import functional
 from kerascnn.imagenet import check_published
 from kerascnn.layer_table import without_values
@@ -87,6 +87,13 @@ def compile_network(
     where it is `paced`.
     """
     metrics = {head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in classes}
+    if recipe.score != "accuracy":  # what `apps.training.validation_score` looks for, in the validation's logs
+        for head, values in metrics.items():
+            values.append(
+                MacroF1(classes[head])
+                if recipe.score == "macro_f1"
+                else keras.metrics.CategoricalCrossentropy(name="log_loss", from_logits=True)
+            )
     if hardest is not None:
         for values in metrics.values():
             values.append(hardest.metric())

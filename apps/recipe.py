@@ -18,6 +18,7 @@ SMOOTHINGS = ("others", "all")
 BALANCES = ("none", "weights", "sampling")
 FLIPS = ("random", "alternating")
 CURVES = ("cosine", "linear")
+SCORES = ("accuracy", "macro_f1", "log_loss")
 OPTIMIZERS = ("nesterov", "muon_sgd", "adamw")
 HEAD_LOSSES = ("fixed", "uncertainty")
 # Values of these fields suit one optimiser, one norm, or one number of cycles, and no other.
@@ -89,7 +90,9 @@ class Recipe:
         balance: "weights" weighs the loss against the frequency of each class, "sampling" draws rare classes more
             often, "none".
         warmup: Fraction of the training, or of the first cycle of `snapshots`, in which the rate rises.
-        patience: Epochs without a better validation accuracy before training stops; 0 never stops.
+        patience: Epochs without a better validation score before training stops; 0 never stops.
+        score: What counts, the mean over the heads: "accuracy", "macro_f1" or "log_loss" (`apps.scores`). It decides
+            which epoch is the best, and the estimate and the score are given by it.
         seed: Of the split, the initial weights, the order and the augmentation.
         deterministic: Only operations that give the same bits every time; without it most do on processors, too.
         seeds: Networks for every split, trained with `seed`, `seed` + 1, ...; the split is that of `seed`.
@@ -154,6 +157,7 @@ class Recipe:
     balance: str = "none"
     warmup: float = 0.25
     patience: int = 10
+    score: str = "accuracy"
     seed: int = 0
     deterministic: bool = False
     seeds: int = 1
@@ -236,6 +240,7 @@ LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
             ("smoothing", SMOOTHINGS),
             ("head_loss", HEAD_LOSSES),
             ("balance", BALANCES),
+            ("score", SCORES),
             ("norm", NORMS),
             ("transfer", TRANSFERS),
             ("average", AVERAGES),

@@ -12,6 +12,7 @@ import pandas as pd
 
 from apps.console import Console
 from apps.plan import Plan
+from apps.scores import FORMULAS, score
 from kerascnn.export import Classifier
 from pipelines.competition import Competition
 from pipelines.encoded import Encoded
@@ -37,16 +38,25 @@ def make_submission(plan: Plan, predicted: Mapping[str, np.ndarray]) -> tuple[pd
     """
     submission = {plan.competition.id_column: plan.test_ids}
     table = {plan.competition.id_column: plan.test_ids}
+    completed = complete(plan, predicted)
     for head, names in plan.data.classes.items():
-        labels = plan.data.labels[head]
-        frequency = np.bincount(labels[labels != MISSING], minlength=len(names)) / (labels != MISSING).sum()
-        probabilities = np.tile(frequency, (len(plan.test_ids), 1))
-        probabilities[plan.test_readable] = predicted[head]
+        probabilities = completed[head]
         submission[head] = np.array(names)[probabilities.argmax(axis=1)]
         for name, values in zip(names, probabilities.T, strict=True):
             alone = len(plan.data.classes) == 1 and name not in table
             table[name if alone else f"{head}_{name}"] = values
     return pd.DataFrame(submission), pd.DataFrame(table)
+
+
+def complete(plan: Plan, predicted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Probabilities [rows of test.csv, K] by head: class frequencies where there is no picture to predict."""
+    completed = {}
+    for head, names in plan.data.classes.items():
+        labels = plan.data.labels[head]
+        frequency = np.bincount(labels[labels != MISSING], minlength=len(names)) / (labels != MISSING).sum()
+        completed[head] = np.tile(frequency, (len(plan.test_ids), 1))
+        completed[head][plan.test_readable] = predicted[head]
+    return completed
 
 
 def verify(
@@ -104,10 +114,19 @@ def as_files(encoded: Encoded, folder: Path) -> list[str]:
     return paths
 
 
-def score_submission(submission: pd.DataFrame, competition: Competition, console: Console) -> dict[str, float]:
-    """Accuracy by head against the hidden labels, which are read here and nowhere else.
+def score_submission(
+    ids: np.ndarray, probabilities: Mapping[str, np.ndarray], competition: Competition, console: Console
+) -> dict[str, dict[str, float]]:
+    """Every score (`apps.scores`) by head against the hidden labels, which are read here and nowhere else.
 
-    Rows without an answer do not count. Answers that cannot be used are a warning: the submission is as good without.
+    Rows without an answer do not count. A class that was not among the labelled pictures had probability 0. Answers
+    that cannot be used are a warning: the submission is as good without.
+
+    Args:
+        ids: Of the rows of the submission.
+        probabilities: Of these rows [N, K] by head; the submission names the likeliest class.
+        competition: With the answers.
+        console: For warnings.
     """
     if competition.answers is None:
         return {}
@@ -117,14 +136,18 @@ def score_submission(submission: pd.DataFrame, competition: Competition, console
         console.warn(f"The answers cannot be read, so nothing is scored: {error}")
         return {}
     answers = answers[~answers.index.duplicated()]
-    scores = {}
+    scores: dict[str, dict[str, float]] = {}
     for head in competition.targets:
         if head not in answers.columns:
             console.warn(f"The answers have no column {head!r}, so it is not scored.")
             continue
-        truth = answers[head].reindex(submission.iloc[:, 0]).fillna("").str.strip().to_numpy()
-        for label in sorted(set(truth) - {"", *competition.classes[head]}):
+        truth = answers[head].reindex(ids).fillna("").str.strip().to_numpy()
+        unknown = sorted(set(truth) - {"", *competition.classes[head]})
+        for label in unknown:
             console.warn(f"{head}: {label!r} occurs only in the test part, so it could not be predicted.")
-        if (known := truth != "").any():
-            scores[head] = float((submission[head].to_numpy()[known] == truth[known]).mean())
+        numbers = {name: number for number, name in enumerate([*competition.classes[head], *unknown])} | {"": MISSING}
+        labels = np.array([numbers[name] for name in truth], int)
+        if (labels != MISSING).any():
+            padded = np.pad(probabilities[head], ((0, 0), (0, len(unknown))))
+            scores[head] = {name: score(name, padded, labels) for name in FORMULAS}
     return scores

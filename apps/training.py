@@ -98,7 +98,7 @@ def train(
         average = make_average(recipe, held_out, batches, len(train_index))
     snapshots = make_snapshots(recipe, folder)
     stopping = EarlyStopping(
-        lambda logs: validation_score(logs, list(data.classes)),
+        lambda logs: validation_score(logs, list(data.classes), recipe.score),
         mode="max",
         patience=recipe.patience or None,
         path=folder / "best.npz",
@@ -239,15 +239,24 @@ def training_batches(
     )
 
 
-def validation_score(logs: Mapping[str, float], heads: Sequence[str]) -> float:
-    """What makes one epoch better than another: the mean accuracy, and of equally accurate ones the lower loss."""
-    return mean_accuracy(logs, heads, "val_") - 1e-6 * float(logs["val_loss"])
+def validation_score(logs: Mapping[str, float], heads: Sequence[str], score: str = "accuracy") -> float:
+    """What makes one epoch better than another, higher is better: the score, and of equally good ones the lower loss.
+
+    The log loss, negative here, is that before calibration.
+    """
+    mean = mean_metric(logs, heads, score, "val_")
+    return -mean if score == "log_loss" else mean - 1e-6 * float(logs["val_loss"])
 
 
 def mean_accuracy(logs: Mapping[str, float], heads: Sequence[str], prefix: str = "") -> float:
-    """The mean of the heads' accuracies in Keras' logs, which call a single head's just "accuracy"."""
+    """The mean of the heads' accuracies in Keras' logs."""
+    return mean_metric(logs, heads, "accuracy", prefix)
+
+
+def mean_metric(logs: Mapping[str, float], heads: Sequence[str], metric: str, prefix: str = "") -> float:
+    """The mean of a metric of the heads in Keras' logs, which call a single head's just "accuracy"."""
     names = [
-        f"{prefix}{head}_accuracy" if f"{prefix}{head}_accuracy" in logs else f"{prefix}accuracy" for head in heads
+        f"{prefix}{head}_{metric}" if f"{prefix}{head}_{metric}" in logs else f"{prefix}{metric}" for head in heads
     ]
     return float(np.mean([logs[name] for name in names]))
 

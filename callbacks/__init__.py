@@ -22,6 +22,7 @@ from callbacks.groups import NO_DECAY, ParameterGroup, discriminative_rates
 from callbacks.hardest import ExampleLoss, HardestExamples
 from callbacks.json_log import JsonLog, read_log
 from callbacks.lr_finder import LRFinder, RangeTest
+from callbacks.macro_f1 import MacroF1
 from callbacks.monitor import Monitor
 from callbacks.objective import Objective
 from callbacks.one_training import OneTraining
@@ -73,6 +74,7 @@ __all__ = [
     "JsonLog",
     "LRFinder",
     "LinearSchedule",
+    "MacroF1",
     "Monitor",
     "Muon",
     "MuonSGD",

@@ -35,6 +35,7 @@ def test_digits_run_folder_is_complete(digits_run) -> None:
         "history.csv",
         "report.html",
         "submission.csv",
+        "validation.csv",
         "probabilities.csv",
         "checkpoints",
         "model.keras",
@@ -172,6 +173,9 @@ def test_two_heads_a_group_and_messy_files(run_cli, run_here, tmp_path) -> None:
     assert submission.iloc[0].tolist() == submission.iloc[3].tolist()
     result = json.loads((tmp_path / "out/result.json").read_text())
     assert set(result["heads"]) == {"hair colour/tone", "größe"}
+    assert result["expected"]["value"] == pytest.approx(
+        np.mean([one["validation_accuracy"] for one in result["heads"].values()])
+    )
     assert (tmp_path / "saved_models/out/1/saved_model.pb").is_file()
 
 
@@ -315,9 +319,10 @@ def test_unusable_answers_cost_nothing_but_the_score(run_cli, colours, tmp_path)
 def test_class_only_in_the_test_part_is_said_when_scoring(colours, capsys) -> None:
     text = (colours / "answers.csv").read_text()
     (colours / "answers.csv").write_text(text.replace("000,red", "000,violet"))
-    submission = pd.read_csv(colours / "test.csv", dtype=str).assign(label="red")
-    scores = score_submission(submission, open_dataset(colours), Console())
-    assert scores == {"label": pytest.approx(2 / 9)}  # of three red ones, one is called violet now
+    ids, data = pd.read_csv(colours / "test.csv", dtype=str)["image"].to_numpy(), open_dataset(colours)
+    red = np.tile(np.eye(3)[data.classes["label"].index("red")], (len(ids), 1))
+    scores = score_submission(ids, {"label": red}, data, Console())
+    assert scores["label"]["accuracy"] == pytest.approx(2 / 9)  # of three red ones, one is called violet now
     assert "label: 'violet' occurs only in the test part, so it could not be predicted" in capsys.readouterr().err
 
 

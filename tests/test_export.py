@@ -74,3 +74,49 @@ def test_answers_average_the_picture_its_mirror_image_and_both_moved() -> None:
     for weight, view in ((0.25, pictures), (0.125, padded[:, 4:, 4:]), (0.125, padded[:, :5, :6])):
         expected += weight * (probabilities(view) + probabilities(view[:, :, ::-1]))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def dense(seed: int) -> keras.Model:
+    """A network with two heads, of 3 and 2 classes, whose answers depend on the picture."""
+    inputs = keras.Input((5, 6, 3))
+    flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    start = keras.initializers.RandomNormal(0, 0.3, seed=seed)
+    heads = {head: keras.layers.Dense(size, kernel_initializer=start)(flat) for head, size in (("a", 3), ("b", 2))}
+    return keras.Model(inputs, heads)
+
+
+def answers_of(models: list[keras.Model], **options: object) -> dict[str, np.ndarray]:
+    pictures = np.random.default_rng(0).integers(0, 256, (40, 5, 6, 3)).astype("uint8")
+    classifier = Classifier(models, (5, 6), decode=None, resize=lambda x, size: x, **options)
+    return {head: values.numpy() for head, values in classifier.predict_pixels(pictures).items()}
+
+
+def test_temperatures_calibrate_the_averaged_probabilities_and_change_no_answer() -> None:
+    models = [dense(0), dense(1)]
+    plain = answers_of(models)
+    calibrated = answers_of(models, temperatures={"a": 0.4}, names={"a": "größe"})
+    powers = plain["a"].astype(float) ** (1 / 0.4)
+    np.testing.assert_allclose(calibrated["größe"], powers / powers.sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(calibrated["größe"].argmax(axis=1), plain["a"].argmax(axis=1))
+    np.testing.assert_array_equal(calibrated["b"], plain["b"])
+
+
+def test_networks_count_by_their_weights() -> None:
+    models = [dense(0), dense(1)]
+    alone = [answers_of([model])["a"] for model in models]
+    np.testing.assert_allclose(answers_of(models, weights=[3, 1])["a"], 0.75 * alone[0] + 0.25 * alone[1], atol=1e-6)
+    np.testing.assert_allclose(answers_of(models)["a"], (alone[0] + alone[1]) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": [1.0]}, "`weights` needs a positive number for each of 2 networks"),
+        ({"weights": [1.0, 0.0]}, "`weights` needs a positive number"),
+        ({"temperatures": {"a": 0.0}}, "`temperatures` must be positive. Received: a=0.0"),
+        ({"temperatures": {"a": float("inf")}}, "`temperatures` must be positive"),
+    ],
+)
+def test_impossible_weights_and_temperatures_are_refused(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        answers_of([dense(0), dense(1)], **options)

@@ -67,6 +67,15 @@ def test_predictions_average_the_views_that_the_recipe_names() -> None:
     assert (classifier.size, classifier.mirror, classifier.shift) == ((8, 10), False, 2)
 
 
+def test_classifier_carries_the_temperatures_by_the_names_of_the_model() -> None:
+    inputs = keras.Input((8, 10, 3))
+    classes = {"größe": ["klein", "groß"]}
+    trained = SimpleNamespace(model=keras.Model(inputs, {"gr__e_0": keras.layers.Flatten()(inputs)}))
+    recipe = resolve({"image_size": (8, 10)}, 40, (8, 10), list(classes.values()))
+    plan = SimpleNamespace(recipe=recipe, data=SimpleNamespace(classes=classes))
+    assert make_classifier(plan, [trained], {"größe": 0.5}).temperatures == {"gr__e_0": 0.5}
+
+
 def test_training_stopped_between_two_sizes_goes_on_to_the_same_weights(data, tmp_path, monkeypatch) -> None:
     begun, batches = [], training.training_batches
 
@@ -111,7 +120,7 @@ def test_the_best_epoch_is_put_back_once_at_the_end(data, tmp_path, monkeypatch)
     put_back = []
     monkeypatch.setattr(training.EarlyStopping, "_put_back", lambda stopping: put_back.append(stopping.best_epoch))
     # No epoch with small pictures is the best one, however good its validation.
-    monkeypatch.setattr(training, "validation_score", lambda logs, heads: -float(logs["val_loss"] > 0))
+    monkeypatch.setattr(training, "validation_score", lambda logs, heads, score: -float(logs["val_loss"] > 0))
     train(data, tmp_path, hardest=0.5, scales=((0.5, 0.4),), epochs=3)
     assert put_back == [1]
 
@@ -159,7 +168,7 @@ def test_recipes_train(data, tmp_path, name) -> None:
 
 
 def test_training_that_stops_early_says_so(data, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(training, "validation_score", lambda logs, heads: 0.5)
+    monkeypatch.setattr(training, "validation_score", lambda logs, heads, score: 0.5)
     chosen = {"model": "resnet9", "width": 0.125, "epochs": 4, "batch_size": 8, "precision": "float32", "patience": 1}
     recipe = resolve({**chosen, "image_size": (18, 18)}, 40, (18, 18), list(CLASSES.values()))
     index = np.arange(48)
