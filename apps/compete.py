@@ -15,6 +15,7 @@ import numpy as np
 
 import pipelines
 from apps import files, run_folder
+from apps.audit import brief_audit
 from apps.console import Console, duration, percent
 from apps.data import keras_names
 from apps.estimate import Estimate, expect_accuracy
@@ -101,6 +102,7 @@ def compete(
     print_plan(plan, console)
     if fingerprint not in (None, plan.fingerprint):
         raise ValueError(f"The pictures or labels of {source} have changed since {run} was begun. Start a new run.")
+    audited = brief_audit(plan, console)
     if dry_run:
         seconds = measure_seconds(plan.recipe, plan.data, [len(train_index) for train_index, _ in plan.splits])
         console.say(f"time      about {duration(seconds)} of training on this machine (measured on a few steps)")
@@ -110,18 +112,20 @@ def compete(
         run.mkdir(parents=True, exist_ok=True)
         run_folder.write_record(run, order, asdict(plan.recipe), plan.fingerprint)
     console.say(f"run       {run}")
-    carry_out(plan, run, order, resume, console)
+    carry_out(plan, run, order, resume, console, audited)
     console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
     return run
 
 
-def carry_out(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console) -> None:
+def carry_out(
+    plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console, audited: Sequence[str] = ()
+) -> None:
     """`finish`, alone in the run folder; whatever stops it is answered with the command that goes on."""
     again = shlex.join(["kerascnn", "compete", order.data, "--resume", "--out", os.fspath(run)])
     with run_folder.lock(run):
         run_folder.remove_unfinished(run)
         try:
-            finish(plan, run, order, resume, console)
+            finish(plan, run, order, resume, console, audited)
         except KeyboardInterrupt:
             console.warn(f"Stopped. {run_folder.best_snapshot(run)} Go on with: {again}")
             raise
@@ -129,8 +133,10 @@ def carry_out(plan: Plan, run: Path, order: run_folder.Order, resume: bool, cons
             raise OSError(f"{run_folder.describe(error)} What is finished is kept; go on with: {again}") from error
 
 
-def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console) -> None:
-    """Train all splits, then write everything a run consists of, the score last."""
+def finish(
+    plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console, audited: Sequence[str] = ()
+) -> None:
+    """Train all splits, then write everything a run consists of, the score last; `audited` is what the audit said."""
     competition, recipe, data = plan.competition, plan.recipe, plan.data
     trained = []
     for number, (train_index, val_index) in enumerate(plan.splits, start=1):
@@ -161,7 +167,7 @@ def finish(plan: Plan, run: Path, order: run_folder.Order, resume: bool, console
     published, compared = publish(plan, classifier, predicted, Path(order.saved_models) / saved_model_name(plan, run))
     console.say(f"wrote     {published}; in a separate process it gave the same answers for {compared:,} picture files")
 
-    result = describe_result(plan, trained, estimates, published)
+    result = describe_result(plan, trained, estimates, published) | {"audit": list(audited)}
     if len(submission) and competition.answers is not None:
         # The submission is on disk and will not change: only now are the hidden labels read.
         for head, score in score_submission(submission, competition, console).items():
