@@ -14,7 +14,7 @@ from pipelines.hints import folds_of
 
 MOST_PICTURES = 3000  # of each kind; an evenly spaced sample of more
 FEWEST_PICTURES = 20
-DEVIATIONS = 4.0  # standard errors that the area must have above what chance gives
+DEVIATIONS = 3.0  # standard errors that the area must have above what chance gives
 AREAS = ((SERIOUS, 0.7), (WARNING, 0.6), (NOTE, 0.55))
 NOTABLE = 0.2  # standard deviations between two means that are spoken of
 COMPONENTS = 20  # of the thumbnails

@@ -11,10 +11,11 @@ CHUNK = 1024  # pictures compared with all others at once
 # Of thumbnails, from which each channel's mean is taken: 1 - correlation, which neither light nor contrast changes.
 FARTHEST = 0.03
 # The same of the differences between neighbouring pixels, in which two skies or two shirts on one floor differ.
-# Pictures that were made alike are often near: only what is much nearer than the nearest picture usually is counts.
-FARTHEST_DETAIL, OF_USUAL_DETAIL, NEAREST_DETAIL = 0.07, 0.09, 0.005
+# Pictures that were made alike are often near: only what is much nearer than other pictures usually are counts.
+FARTHEST_DETAIL, OF_USUAL_DETAIL, NEAREST_DETAIL = 0.07, 0.075, 0.005
 SAMPLE = 1000  # pictures that tell what is usual
 FEWEST = 20  # of fewer it cannot be told
+NEAREST = 3  # the third nearest, since the nearest may be a duplicate itself
 MOST_PAIRS = 500_000
 
 
@@ -103,13 +104,13 @@ def _confirmed(thumbnails: np.ndarray, pairs: np.ndarray, farthest: float) -> np
 
 
 def usual_detail(thumbnails: np.ndarray) -> float:
-    """Up to which distance of their details two pictures count as one, given how far the nearest usually is."""
+    """Up to which distance of their details two pictures count as one, given how far others usually are."""
     details = _details(thumbnails[_spread(len(thumbnails))])
     if len(details) < FEWEST:
         return FARTHEST_DETAIL
     likeness = details @ details.T
     np.fill_diagonal(likeness, -1)
-    usual = float(np.median(1 - likeness.max(axis=1)))
+    usual = float(np.median(1 - np.sort(likeness, axis=1)[:, -NEAREST]))
     return float(np.clip(OF_USUAL_DETAIL * usual, NEAREST_DETAIL, FARTHEST_DETAIL))
 
 
