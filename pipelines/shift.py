@@ -117,27 +117,23 @@ def measure_shift(
 
 
 def shift_findings(shift: Shift, grouped: bool = False) -> list[Finding]:
-    """In words what `measure_shift` says; nothing where the two cannot be told apart."""
-    severity = next((severity for severity, least in AREAS if shift.auc - shift.chance >= least - 0.5), None)
-    if severity is None or shift.deviations < DEVIATIONS:
-        return []
+    """In words what `measure_shift` says; a note where the two cannot be told apart."""
     told = [
         f"{WORDS.get(name, name)} {_number(one)} against {_number(other)}"
         for name, one, other, difference in shift.differences[:3]
         if abs(difference) >= NOTABLE
     ]
-    usual = f", random groups of the labelled ones with {shift.chance:.2f}" if grouped else ", chance gives 0.50"
-    return [
-        Finding(
-            "hidden pictures of another kind",
-            severity,
-            f"A simple classifier tells hidden from labelled pictures with an AUC of {shift.auc:.2f}{usual}"
-            + (f"; labelled against hidden: {', '.join(told)}." if told else "; by no single statistic."),
-            0,
-            advice="The score on held-out pictures will not be that on the hidden ones: augment towards them "
-            "(brightness, colour, size), or hold out pictures that are most like them (`--val FILE`).",
-        )
-    ]
+    usual = f"random groups of the labelled ones with {shift.chance:.2f}" if grouped else "chance gives 0.50"
+    what = f"A simple classifier tells hidden from labelled pictures with an AUC of {shift.auc:.2f}, {usual}"
+    severity = next((severity for severity, least in AREAS if shift.auc - shift.chance >= least - 0.5), None)
+    if severity is None or shift.deviations < DEVIATIONS:
+        return [Finding("hidden pictures of the same kind", NOTE, f"{what}: they look alike.", 0)]
+    what += f"; labelled against hidden: {', '.join(told)}." if told else "; by no single statistic."
+    advice = (
+        "The score on held-out pictures will not be that on the hidden ones: augment towards them (brightness, colour, "
+        "size), or hold out pictures that are most like them (`--val FILE`)."
+    )
+    return [Finding("hidden pictures of another kind", severity, what, 0, advice=advice)]
 
 
 def _features(
