@@ -301,16 +301,24 @@ def test_sizes_and_formats_of_hidden_pictures_are_compared() -> None:
 
 
 def test_groups_that_look_alike_do_not_fake_a_shift() -> None:
-    """Every person has a light of his own; hidden persons are others, of the same kind."""
+    """Every person has lights of his own; hidden persons are others, of the same kind."""
     generator = np.random.default_rng(4)
-    light = generator.normal(100, 30, 60).repeat(10)[:, None] + generator.normal(0, 1, (600, 4))
-    columns = ["brightness", "red", "green", "blue"]
-    one, other = pd.DataFrame(light[:450], columns=columns), pd.DataFrame(light[450:], columns=columns)
-    groups = np.arange(450) // 10
+    light = generator.normal(100, 30, (60, 20)).repeat(10, axis=0) + generator.normal(0, 1, (600, 20))
+    table = pd.DataFrame(light, columns=[f"light {number}" for number in range(20)])
+    one, other, groups = table[:450], table[450:], np.arange(450) // 10
+    assert shift_findings(measure_shift(one, other))[0].severity == SERIOUS  # what would be said without groups
     grouped = measure_shift(one, other, groups=groups, rounds=6)
+    assert grouped.chance > 0.6
     assert shift_findings(grouped, grouped=True)[0].severity == NOTE
-    other["brightness"] += 200
-    assert shift_findings(measure_shift(one, other, groups=groups, rounds=6), grouped=True)[0].severity == SERIOUS
+
+
+def test_shift_beyond_what_groups_explain_is_found() -> None:
+    generator = np.random.default_rng(4)
+    light = generator.normal(100, 30, 60).repeat(10)[:, None] + generator.normal(0, 1, (600, 2))
+    light[450:, 0] += 200
+    table, groups = pd.DataFrame(light, columns=["brightness", "red"]), np.arange(450) // 10
+    shift = measure_shift(table[:450], table[450:], groups=groups, rounds=6)
+    assert shift_findings(shift, grouped=True)[0].severity == SERIOUS
 
 
 # --- label noise

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,11 @@ from PIL import Image
 import apps.audit
 from apps.audit import BRIEF_STREAMED, brief_audit, collect
 from apps.console import Console
-from apps.first_steps import first_losses, first_steps
+from apps.first_steps import first_losses, first_steps, overfit
 from apps.network import build_network
 from apps.plan import make_plan
 from pipelines import open_dataset
-from pipelines.audit import audit_briefly
+from pipelines.audit import _in_class_folders, audit_briefly
 
 SMALL = ("--set", "model=resnet9", "--set", "width=0.125", "--set", "batch_size=8", "--image-size", 16)
 
@@ -116,13 +117,13 @@ def test_short_audit_never_stops_a_run(plan_of, monkeypatch, capsys) -> None:
 
 
 def test_pictures_on_disk_are_looked_at_alike_and_some_of_them_in_short(faulty, plan_of, monkeypatch, capsys) -> None:
-    in_memory, on_disk = (collect(plan_of(memory=memory), Console(quiet=True)) for memory in (None, 0))
+    plan = plan_of(memory=0)
+    in_memory, on_disk = (collect(one, Console(quiet=True)) for one in (plan_of(), plan))
     np.testing.assert_array_equal(in_memory.look.thumbnails, on_disk.look.thumbnails)
     np.testing.assert_array_equal(in_memory.hidden_look.digests, on_disk.hidden_look.digests)
     assert audit_briefly(in_memory) == audit_briefly(on_disk)
     assert BRIEF_STREAMED > 100
     monkeypatch.setattr(apps.audit, "BRIEF_STREAMED", 20)
-    plan = plan_of(memory=0)
     some = collect(plan, Console(quiet=True), brief=True)
     assert (len(some.ids), len(some.look), len(some.labels["label"]), len(some.hidden_ids)) == (20, 20, 20, 9)
     places = np.flatnonzero(np.isin(plan.competition.train["id"], some.ids))
@@ -135,7 +136,7 @@ def test_pictures_on_disk_are_looked_at_alike_and_some_of_them_in_short(faulty, 
     assert "a sample of up to 20 each, since they are read from disk" in capsys.readouterr().out
 
 
-def test_arrays_and_shards_and_class_folders_are_sources_too(run_here, colours, tmp_path) -> None:
+def test_arrays_and_shards_are_sources_too(run_here, colours, tmp_path) -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), "uint8")
     pictures[7] = pictures[3]
     np.savez(tmp_path / "arrays.npz", x_train=pictures, y_train=np.arange(40) % 2, x_test=pictures[:4])
@@ -144,12 +145,13 @@ def test_arrays_and_shards_and_class_folders_are_sources_too(run_here, colours, 
     assert "4 pictures of the 4 hidden ones (100.0 %) are equal to a labelled one." in process.stdout
     assert run_here("records", colours, "shards", "--processes", 1).returncode == 0
     assert run_here("check", "shards", *SMALL, "--no-training").returncode == 0
-    for place, row in pd.read_csv(colours / "train.csv", dtype=str).iterrows():
-        (tmp_path / "folders" / row["label"]).mkdir(parents=True, exist_ok=True)
-        shutil.copy(colours / f"train/{row['image']}.png", tmp_path / f"folders/{row['label']}/{place}.png")
-    process = run_here("check", "folders", *SMALL, "--no-training")
-    assert process.returncode == 0
-    assert "position" not in process.stdout  # folders are listed one after the other
+
+
+def test_order_of_class_folders_is_no_hint() -> None:
+    """They are listed one after the other."""
+    listed = SimpleNamespace(ids=np.array(["a/1.png", "b/1.png"]), labels={"label": np.array([0, 1])})
+    assert _in_class_folders(SimpleNamespace(**vars(listed), classes={"label": ["a", "b"]}))
+    assert not _in_class_folders(SimpleNamespace(**vars(listed), classes={"label": ["b", "c"]}))
 
 
 def test_first_losses_are_those_of_keras_and_leave_missing_labels_out(plan_of) -> None:
@@ -171,16 +173,31 @@ def test_first_losses_are_those_of_keras_and_leave_missing_labels_out(plan_of) -
     assert expected == pytest.approx(np.log(3))
 
 
-def test_labels_that_cannot_be_learnt_and_rates_that_do_nothing_are_said(plan_of, monkeypatch) -> None:
-    from dataclasses import replace
-
-    monkeypatch.setattr("apps.first_steps.MOST_FEW_STEPS", 20)
-    monkeypatch.setattr("apps.first_steps.STEPS", 12)
+def test_pictures_that_are_all_alike_are_not_over_fitted(plan_of, monkeypatch) -> None:
+    monkeypatch.setattr("apps.first_steps.MOST_FEW_STEPS", 6)
     plan = plan_of()
-    plan.data.pictures[:] = 100  # all alike
-    plan = replace(plan, recipe=replace(plan.recipe, lr=1e-6, optimizer="nesterov", bias_rate=1.0, head_rate=1.0))
+    plan.data.pictures[:] = 100
+    data = plan.data.with_keras_names()
+    accuracy, steps = overfit(build_network(plan.recipe, data, "float32"), data, np.arange(30), 0, Console(quiet=True))
+    assert accuracy < 1
+    assert steps == 6
+
+
+def test_what_fails_in_the_first_steps_is_said_with_what_to_do(plan_of, monkeypatch) -> None:
+    plan = plan_of()
+    monkeypatch.setattr("apps.first_steps.overfit", lambda *arguments: (0.5, 200))
+    tried = []
+
+    def only_a_tenth(model, recipe, *arguments: object) -> tuple[bool, tuple[float, float], int]:
+        tried.append(recipe.lr)
+        return len(tried) == 2, (2.0, 1.0), 30
+
+    monkeypatch.setattr("apps.first_steps.falls", only_a_tenth)
     steps = first_steps(plan, Console(quiet=True))
-    assert {"few pictures are not over-fitted", "no rate makes the loss fall"} <= {one.kind for one in steps.findings}
+    assert [one.kind for one in steps.findings] == ["few pictures are not over-fitted", "another rate is better"]
+    assert tried == pytest.approx([plan.recipe.lr, plan.recipe.lr / 10])
+    assert steps.rate == tried[1]
+    monkeypatch.setattr("apps.first_steps.falls", lambda *arguments: (False, (2.0, 2.0), 100))
+    steps = first_steps(plan, Console(quiet=True))
+    assert [one.kind for one in steps.findings][1:] == ["no rate makes the loss fall"]
     assert steps.rate is None
-    assert steps.accuracy < 1
-    assert steps.few_steps == 20
