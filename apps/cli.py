@@ -349,6 +349,47 @@ def lr_find(
 
 
 @app.command()
+def check(
+    data: Data,
+    target: Target = None,
+    group: Group = None,
+    id_column: IdColumn = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
+    image_size: ImageSize = None,
+    training: Annotated[
+        bool, typer.Option("--training/--no-training", help="Whether to try the network for a moment, too.")
+    ] = True,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the findings to this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the --json file.")] = False,
+    memory: Memory = None,
+    strict: Strict = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Look for what is wrong with the data, then try the network. Exit code 1 when something serious was found."""
+    choices = recipe_choices(data, recipe, settings, {"image_size": parse_size(image_size)})
+    _start(debug)
+    from apps.check import check as run
+    from apps.console import Console
+
+    code = run(
+        data,
+        choices,
+        targets=target,
+        group=group,
+        id_column=id_column,
+        memory=memory,
+        strict=strict,
+        training=training,
+        json_file=json_file,
+        overwrite=overwrite,
+        console=Console(quiet),
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
 def search(
     data: Data,
     over: Annotated[

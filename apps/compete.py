@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import pipelines
 from apps import files, run_folder
+from apps.audit import brief_audit
 from apps.budget import MINUTES, Workload, measure_speed
 from apps.console import Console, duration, percent
 from apps.data import keras_names
@@ -126,6 +127,7 @@ def compete(
         run_folder.check_same_data(run, fingerprint, plan.fingerprint)
     if plan.recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
+    plan = replace(plan, audited=brief_audit(plan, console))
     if dry_run:
         speed, work = measure_speed(plan.recipe, plan.data), workload(plan)
         console.say(
@@ -384,6 +386,7 @@ def describe_result(
         ],
         "seed": plan.recipe.seed,
         "left_out": plan.left_out,
+        "audit": list(plan.audited),
         "saved_model": os.fspath(published),
         "versions": run_folder.package_versions(),
         "commit": run_folder.source_commit(),

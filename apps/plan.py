@@ -46,6 +46,7 @@ class Plan:
         test_readable: For every row of the submission, whether it has a picture in `test_pictures`.
         left_out: What was left out and why, a line each.
         parameters: Of the network.
+        audited: What the audit before the training found, a line each.
         rest: Seconds that predictions and export will take; 0 where the time is not limited.
     """
 
@@ -60,6 +61,7 @@ class Plan:
     test_readable: np.ndarray
     left_out: list[str]
     parameters: int
+    audited: Sequence[str] = ()
     rest: float = 0.0
 
     @property

@@ -135,6 +135,6 @@ def test_kills_while_a_checkpoint_is_written_lose_one_step_at_most(lives) -> Non
 
 def test_full_disk_is_one_line(lives) -> None:
     _, told = lives
-    lines = [line for line in told["errors"].splitlines() if "error" in line]
+    lines = [line for line in told["errors"].splitlines() if line.startswith("kerascnn: error")]
     assert len(lines) == 1
     assert "File too large. What is finished is kept; go on with: kerascnn compete colours --resume" in lines[0]

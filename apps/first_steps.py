@@ -1,0 +1,201 @@
+"""The first three of the six steps of a start-up: the loss before training, over-fitting a few, a rate that works.
+
+Source: A. Karpathy, J. Johnson, CS231n, "Babysitting the learning process", https://cs231n.github.io/neural-networks-3/
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+
+from apps.console import Console
+from apps.data import Data, keras_names
+from apps.network import build_network, compile_network, whiten
+from apps.plan import Plan
+from apps.recipe import Recipe
+from apps.training import training_batches
+from pipelines import make_train
+from pipelines.finding import SERIOUS, WARNING, Finding
+from pipelines.labels import MISSING
+from pipelines.stream import read_batches
+
+TOLERANCE = 0.25  # by which the first loss may differ from ln K, as a share of that where it is above 1
+FIRST_LOSS_PICTURES = 256
+FEW, MOST_FEW_STEPS = 32, 200  # pictures to over-fit, and in how many steps at most
+FEW_RATE = 1e-3  # of Adam, which over-fits whatever the recipe's own rate is
+STEPS, FALL = 100, 0.1  # of a trial, and by which share its loss must fall
+
+
+@dataclass(frozen=True)
+class FirstSteps:
+    """What the three steps gave, by head as in the data.
+
+    Attributes:
+        losses: The loss before any training, and ln K.
+        accuracy: The best on the few pictures, the worst of the heads; 1 when they were over-fitted.
+        few_steps: Steps that took.
+        rate: That made the loss fall; None where none of those tried did.
+        fall: The loss at the beginning and at the end of the trial at that rate (of the last one without).
+        rate_steps: Steps that took.
+        findings: What is wrong.
+    """
+
+    losses: dict[str, tuple[float, float]]
+    accuracy: float
+    few_steps: int
+    rate: float | None
+    fall: tuple[float, float]
+    rate_steps: int
+    findings: tuple[Finding, ...]
+
+
+def first_steps(plan: Plan, console: Console) -> FirstSteps:
+    """Try the network and the recipe of the plan for a moment, and say what each step gives."""
+    recipe, data = plan.recipe, plan.data.with_keras_names()
+    names = {short: head for head, short in keras_names(plan.data.classes).items()}
+    train_index = plan.splits[0][0]
+    keras.utils.set_random_seed(recipe.seed)
+    model = build_network(recipe, data, recipe.precision)
+    whiten(model, data)
+    start = model.get_weights()
+    found: list[Finding] = []
+
+    losses = {names[head]: pair for head, pair in first_losses(model, data, train_index).items()}
+    for head, (loss, expected) in losses.items():
+        console.say(
+            f"step 1    {head}: loss {loss:.2f} before training; ln({round(math.exp(expected))}) = {expected:.2f}"
+        )
+        if abs(loss - expected) > TOLERANCE * max(expected, 1):
+            found.append(
+                Finding(
+                    "loss before training",
+                    WARNING,
+                    f"{head}: the loss before training is {loss:.2f}, that of knowing nothing {expected:.2f} (ln K).",
+                    0,
+                    advice="The last layer begins with too large weights or too large inputs: look at `initializer` "
+                    "and the norm of the network.",
+                )
+            )
+
+    model.set_weights(start)
+    accuracy, few_steps = overfit(model, data, train_index, recipe.seed, console)
+    few = min(FEW, len(train_index))
+    console.say(f"step 2    {accuracy:.0%} of {few} pictures without augmentation after {few_steps} steps")
+    if accuracy < 1:
+        found.append(
+            Finding(
+                "few pictures are not over-fitted",
+                SERIOUS,
+                f"{MOST_FEW_STEPS} steps do not teach the network {few} pictures: {accuracy:.0%} right at best.",
+                few,
+                advice="Then it learns no more pictures either: are labels right, do equal pictures have different "
+                "ones, is the network too small or regularised too much (`dropout`, `weight_decay`)?",
+            )
+        )
+
+    rate, fall, rate_steps = None, (math.nan, math.nan), 0
+    for factor in (1.0, 0.1, 10.0):
+        model.set_weights(start)
+        fell, fall, rate_steps = falls(model, replace(recipe, lr=recipe.lr * factor), data, train_index, console)
+        if fell:
+            rate = recipe.lr * factor
+            break
+    what = f"from {fall[0]:.2f} to {fall[1]:.2f} within {rate_steps} steps"
+    if rate is None:
+        console.say(f"step 3    no rate of {recipe.lr:.2g}, a tenth and ten times of it makes the loss fall: {what}")
+        found.append(
+            Finding(
+                "no rate makes the loss fall",
+                SERIOUS,
+                f"Within {STEPS} steps the loss does not fall by {FALL:.0%} at rates of {recipe.lr * 0.1:.2g}, "
+                f"{recipe.lr:.2g} and {recipe.lr * 10:.2g}.",
+                0,
+                advice="`kerascnn lr-find DATA` sweeps all rates; look at the augmentation with `kerascnn show DATA`.",
+            )
+        )
+    else:
+        console.say(f"step 3    the loss falls {what} at rates up to {rate:.2g}")
+        if rate != recipe.lr:
+            found.append(
+                Finding(
+                    "another rate is better",
+                    WARNING,
+                    f"The recipe's rate of {recipe.lr:.2g} does not make the loss fall within {STEPS} steps, "
+                    f"{rate:.2g} does.",
+                    0,
+                    advice=f"Train with `--lr {rate:.2g}`, or ask `kerascnn lr-find DATA`.",
+                )
+            )
+    return FirstSteps(losses, accuracy, few_steps, rate, fall, rate_steps, tuple(found))
+
+
+def first_losses(model: keras.Model, data: Data, index: np.ndarray) -> dict[str, tuple[float, float]]:
+    """For every head the mean cross-entropy of the untrained network on some pictures, and ln K of its K classes.
+
+    BatchNorm sees the batch, as in the first step of a training; its statistics are changed by that.
+    """
+    places = index[:: max(1, len(index) // FIRST_LOSS_PICTURES)][:FIRST_LOSS_PICTURES]
+    pictures = np.concatenate([*read_batches(data.pictures[places], len(places))]).astype("float32")
+    outputs = model(pictures, training=True)
+    losses = {}
+    for head, values in data.labels.items():
+        known = values[places] != MISSING
+        if known.any():
+            logits = np.asarray(keras.ops.convert_to_numpy(outputs[head]), "float64")[known]
+            largest = logits.max(axis=1, keepdims=True)
+            totals = np.log(np.exp(logits - largest).sum(axis=1)) + largest[:, 0]
+            own = logits[np.arange(len(logits)), values[places][known]]
+            losses[head] = (float((totals - own).mean()), math.log(data.num_classes[head]))
+    return losses
+
+
+def overfit(model: keras.Model, data: Data, index: np.ndarray, seed: int, console: Console) -> tuple[float, int]:
+    """The best accuracy on a few pictures, the worst of the heads, and the steps until then; all right ends it.
+
+    Trained with Adam, whose rate hardly depends on the network, so that this tests network, pictures and labels alone.
+    """
+    heads = list(data.classes)
+    count = min(FEW, len(index))
+    chosen = np.sort(np.random.default_rng(seed).choice(index, count, replace=False))
+    batches = iter(make_train(data.pictures, data.labels, data.num_classes, index=chosen, batch_size=count, seed=seed))
+    model.compile(
+        keras.optimizers.Adam(FEW_RATE),
+        loss={head: keras.losses.CategoricalCrossentropy(from_logits=True) for head in heads},
+        weighted_metrics={head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in heads},
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+    )
+    best, step = 0.0, 0
+    with console.progress("over-fitting", MOST_FEW_STEPS) as bar:
+        for step in range(1, MOST_FEW_STEPS + 1):
+            model.reset_metrics()
+            logs = model.train_on_batch(*next(batches), return_dict=True)
+            values = [float(value) for name, value in logs.items() if name.endswith("accuracy")]
+            best = max(best, min(values))
+            bar.update(step, f"accuracy {best:.0%}")
+            if best >= 1:
+                break
+    return best, step
+
+
+def falls(
+    model: keras.Model, recipe: Recipe, data: Data, index: np.ndarray, console: Console
+) -> tuple[bool, tuple[float, float], int]:
+    """Whether the recipe's training makes the loss fall by a tenth within 100 steps; the losses, the steps it took.
+
+    The schedule is that of a training of 100 steps; the losses compared are means of 3 and of 5 steps.
+    """
+    compile_network(model, recipe, data.num_classes, STEPS)
+    batches = iter(training_batches(recipe, data, index))
+    losses: list[float] = []
+    with console.progress(f"rate {recipe.lr:.2g}", STEPS) as bar:
+        while len(losses) < STEPS:
+            model.reset_metrics()
+            losses.append(float(model.train_on_batch(*next(batches), return_dict=True)["loss"]))
+            bar.update(len(losses), f"loss {losses[-1]:.3f}")
+            if not math.isfinite(losses[-1]):
+                break
+            first, last = float(np.mean(losses[:3])), float(np.mean(losses[-5:]))
+            if len(losses) >= 10 and last <= (1 - FALL) * first:
+                return True, (first, last), len(losses)
+    return False, (float(np.mean(losses[:3])), float(np.mean(losses[-5:]))), len(losses)
