@@ -86,6 +86,9 @@ def compete(
             help="Highest learning rate of the one-cycle schedule.", show_default="by optimiser, epochs and batch size"
         ),
     ] = None,
+    auto_lr: Annotated[
+        bool, typer.Option("--auto-lr", help="Find the learning rate by a range test first, as `lr-find` does.")
+    ] = False,
     flip: Annotated[
         bool | None,
         typer.Option(
@@ -194,6 +197,8 @@ def compete(
     choices = recipe_choices(data, recipe or ("default" if resume else None), settings, given)
     if minutes is not None and epochs is None and not any(one.startswith("epochs=") for one in settings or ()):
         choices.pop("epochs", None)  # a recipe's; those that are asked for beside --minutes are refused
+    if auto_lr and lr is not None:
+        raise ValueError(f"`--auto-lr` finds the rate, and `--lr {lr:g}` settles it. Leave one of them out.")
     _start(debug)
     from apps.compete import compete as run
     from apps.console import Console
@@ -213,6 +218,7 @@ def compete(
         memory=memory,
         minutes=minutes,
         checkpoint_minutes=checkpoint_minutes,
+        auto_lr=auto_lr,
         from_scratch=from_scratch,
         console=Console(quiet),
     )

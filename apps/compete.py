@@ -24,6 +24,7 @@ from apps.ensemble import Ensemble, flatten, gains, make_ensemble
 from apps.estimate import Estimate
 from apps.evaluation import Evaluation, HeldOut, evaluate, validation_table
 from apps.kept_weights import kept_epochs
+from apps.lr_find import with_found_rate
 from apps.plan import Plan, make_plan, print_plan
 from apps.recipes import Choices
 from apps.report import write_report
@@ -58,6 +59,7 @@ def compete(
     memory: float | None = None,
     minutes: float | None = None,
     checkpoint_minutes: float = 2.0,
+    auto_lr: bool = False,
     from_scratch: bool = True,
     console: Console | None = None,
 ) -> Path | None:
@@ -77,6 +79,7 @@ def compete(
         memory: GiB that decoded pictures may take, else they are read from disk; None for a quarter of what is free.
         minutes: What all of it may take; None for what suits the data.
         checkpoint_minutes: How often a training is written to disk, besides after every epoch.
+        auto_lr: Take the rate that a range test suggests; a resumed run has its rate.
 
     Raises:
         ValueError, FileNotFoundError: The data or the choices do not fit, before any training.
@@ -122,6 +125,7 @@ def compete(
     timed, within = order.minutes is not None, 60 * (order.minutes or MINUTES)
     competition = pipelines.open_dataset(source, **order.columns)
     plan = make_plan(competition, order.choices, order.strict, console, allowed, within, fill=timed)
+    plan = with_found_rate(plan, console) if auto_lr and not resume else plan
     print_plan(plan, console)
     if run is not None and fingerprint is not None:
         run_folder.check_same_data(run, fingerprint, plan.fingerprint)

@@ -11,6 +11,7 @@ import numpy as np
 
 from apps.console import Console
 from apps.data import Data, keras_names
+from apps.heads import in_keras_names
 from apps.network import build_network, compile_network, whiten
 from apps.plan import Plan
 from apps.recipe import Recipe
@@ -52,7 +53,7 @@ class FirstSteps:
 
 def first_steps(plan: Plan, console: Console) -> FirstSteps:
     """Try the network and the recipe of the plan for a moment, and say what each step gives."""
-    recipe, data = plan.recipe, plan.data.with_keras_names()
+    recipe, data = in_keras_names(plan.recipe, plan.data)
     names = {short: head for head, short in keras_names(plan.data.classes).items()}
     train_index = plan.splits[0][0]
     keras.utils.set_random_seed(recipe.seed)

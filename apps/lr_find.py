@@ -3,7 +3,9 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -12,10 +14,10 @@ from apps import files
 from apps.console import Console
 from apps.heads import in_keras_names
 from apps.network import build_network, compile_network, whiten
-from apps.plan import make_plan, print_plan
+from apps.plan import Plan, make_plan, print_plan
 from apps.recipes import Choices
 from apps.training import training_batches
-from callbacks import LRFinder
+from callbacks import LRFinder, RangeTest
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -53,16 +55,7 @@ def lr_find(
     plan = make_plan(competition, choices, strict, console, None if memory is None else memory * 2**30)
     print_plan(plan, console)
 
-    recipe, data = in_keras_names(plan.recipe, plan.data)
-    keras.utils.set_random_seed(recipe.seed)
-    model = build_network(recipe, data, recipe.precision)
-    whiten(model, data)
-    compile_network(model, recipe, data.num_classes, steps)
-    batches = training_batches(recipe, data, plan.splits[0][0])
-    with console.progress("range test", steps) as bar:
-        test = finder.run(
-            model, batches, on_step=lambda step, rate, loss: bar.update(step + 1, f"rate {rate:.2g} · loss {loss:.3f}")
-        )
+    test = range_test(plan, finder, console)
     test.plot(out)
     for line in test.table().splitlines()[: -len(test.doubts) or None]:
         console.say(f"  {line}")
@@ -72,6 +65,34 @@ def lr_find(
     console.say(f"picture   {out}")
     console.say(f"rate      {rate:.2g} ({name}): {shlex.join([*train_with, '--lr', f'{rate:.2g}'])}")
     return rate
+
+
+def range_test(plan: Plan, finder: LRFinder, console: Console) -> RangeTest:
+    """The sweep of `finder` on the plan's network and its first split; nothing of it stays."""
+    recipe, data = in_keras_names(plan.recipe, plan.data)
+    keras.utils.set_random_seed(recipe.seed)
+    model = build_network(recipe, data, recipe.precision)
+    whiten(model, data)
+    compile_network(model, recipe, data.num_classes, len(finder.rates))
+    batches = training_batches(recipe, data, plan.splits[0][0])
+    with console.progress("range test", len(finder.rates)) as bar:
+        return finder.run(
+            model, batches, on_step=lambda step, rate, loss: bar.update(step + 1, f"rate {rate:.2g} · loss {loss:.3f}")
+        )
+
+
+def with_found_rate(plan: Plan, console: Console) -> Plan:
+    """The plan with the rate that a range test suggests first; under muon_sgd those of shifts and head stay."""
+    test = range_test(plan, LRFinder(1e-5), console)
+    for doubt in test.doubts:
+        console.warn(doubt)
+    name, rate = next(iter(test.suggestions.items()))
+    recipe = plan.recipe
+    rates: dict[str, Any] = {"lr": float(f"{rate:.2g}")}
+    if recipe.optimizer == "muon_sgd":
+        rates |= {field: getattr(recipe, field) * recipe.lr / rates["lr"] for field in ("bias_rate", "head_rate")}
+    console.say(f"rate      {rates['lr']:g} by the range test ({name}), instead of {recipe.lr:g}")
+    return replace(plan, recipe=replace(recipe, **rates))
 
 
 if __name__ == "__main__":

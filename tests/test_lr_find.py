@@ -4,7 +4,10 @@ import re
 
 import keras
 import numpy as np
+import pytest
 from PIL import Image
+
+from apps.console import Console
 
 
 def test_suggestion_and_picture(run_here, colours, tmp_path) -> None:
@@ -49,3 +52,27 @@ def test_sweep_that_ends_too_low_is_said(run_here, colours) -> None:
     process = run_here("lr-find", colours, "--steps", 20, "--high", 1e-4, "--set", "width=0.125")
     assert process.returncode == 0
     assert "The loss did not fall up to the rate 0.0001: sweep on to a higher one" in " ".join(process.stderr.split())
+
+
+def test_compete_trains_with_the_rate_that_the_range_test_finds(run_here, colours) -> None:
+    """Under muon_sgd the rates of shifts and head, which are multiples of it, stay where they were."""
+    from apps.lr_find import with_found_rate
+    from apps.plan import make_plan
+    from pipelines import open_dataset
+
+    small = ("--set", "width=0.125", "--image-size", 16, "--batch-size", 10, "--epochs", 3)
+    process = run_here("compete", colours, *small, "--auto-lr", "--dry-run")
+    assert process.returncode == 0, process.stderr
+    found = re.search(r"^rate      ([\d.e+-]+) by the range test \(valley\), instead of", process.stdout, re.MULTILINE)[
+        1
+    ]
+    assert f"with one-cycle rate up to {found}, seed 0" in process.stdout
+    both = run_here("compete", colours, *small, "--auto-lr", "--lr", 0.1)
+    assert (both.returncode, "`--auto-lr` finds the rate, and `--lr 0.1` settles it" in both.stderr) == (2, True)
+
+    choices = {"width": 0.125, "image_size": (16, 16), "batch_size": 10, "epochs": 3}
+    plan = make_plan(open_dataset(colours), choices, False, Console(quiet=True))
+    changed = with_found_rate(plan, Console(quiet=True)).recipe
+    assert changed.lr != plan.recipe.lr
+    for field in ("bias_rate", "head_rate"):
+        assert getattr(changed, field) * changed.lr == pytest.approx(getattr(plan.recipe, field) * plan.recipe.lr)
