@@ -261,7 +261,7 @@ def weigh(plan: Plan, trained: Sequence[Sequence[Trained]]) -> list[Ensemble]:
             answers.append(predict_pictures(classifier, plan.data.pictures[held_out]))
         labels = {head: values[held_out] for head, values in plan.data.labels.items()}
         groups = None if plan.groups is None else plan.groups[held_out]
-        ensembles.append(make_ensemble(networks, answers, labels, groups, recipe.select, recipe.seed))
+        ensembles.append(make_ensemble(networks, answers, labels, groups, recipe.select, recipe.score, recipe.seed))
     first.model.set_weights(own)
     return ensembles
 

@@ -7,6 +7,7 @@ from itertools import accumulate
 import keras
 import numpy as np
 
+from apps.scores import FORMULAS, mean_score
 from apps.training import Trained
 from pipelines.labels import MISSING
 
@@ -51,6 +52,7 @@ def make_ensemble(
     labels: Labels | None = None,
     groups: np.ndarray | None = None,
     choose: bool = True,
+    formula: str = "accuracy",
     seed: int = 0,
 ) -> Ensemble:
     """The networks of a split with their weights.
@@ -61,14 +63,15 @@ def make_ensemble(
         labels: Of these pictures.
         groups: Of these pictures; None without groups.
         choose: `select` among several networks, or let all count alike.
+        formula: Of `scores.FORMULAS`, by which they are chosen.
         seed: Of the halves of `cross_fitted`.
     """
     alike = [1] * sum(len(one.models) for one in trained)
     if not answers or labels is None:
         return Ensemble(trained, _shares(alike))
     chosen = choose and len(answers) > 1
-    counts = select(answers, labels) if chosen else alike
-    held_out = cross_fitted(answers, labels, groups, seed) if chosen else average(answers, alike)
+    counts = select(answers, labels, formula) if chosen else alike
+    held_out = cross_fitted(answers, labels, groups, formula, seed) if chosen else average(answers, alike)
     return Ensemble(
         trained,
         _shares(counts),
@@ -109,24 +112,22 @@ def accuracies(answers: Answers, labels: Labels) -> dict[str, float]:
     }
 
 
-def score(answers: Answers, labels: Labels) -> tuple[float, float]:
-    """What makes one average better than another: the mean accuracy of the heads, then the mean log loss, negative.
+def score(answers: Answers, labels: Labels, formula: str = "accuracy") -> tuple[float, float]:
+    """What makes one average better than another: the mean score of the heads, then the mean log loss, negative.
 
     Pictures without a label do not count, nor heads without any.
 
     >>> score({"label": np.array([[0.5, 0.5], [0.0, 1.0]])}, {"label": np.array([0, 1])})
     (1.0, -0.34657359027997264)
     """
-    found = accuracies(answers, labels)
-    losses = []
-    for head in found:
-        known = labels[head] != MISSING
-        of_truth = answers[head][known, labels[head][known]].astype("float64")
-        losses.append(np.log(np.maximum(of_truth, 1e-12)).mean())
-    return (float(np.mean(list(found.values()))), float(np.mean(losses))) if found else (0.0, 0.0)
+    known = {head: values for head, values in labels.items() if (values != MISSING).any()}
+    if not known:
+        return 0.0, 0.0
+    value, loss = mean_score(formula, answers, known), mean_score("log_loss", answers, known)
+    return (value if FORMULAS[formula].higher_is_better else -value), -loss
 
 
-def select(answers: Sequence[Answers], labels: Labels) -> list[int]:
+def select(answers: Sequence[Answers], labels: Labels, formula: str = "accuracy") -> list[int]:
     """How often to count each network: greedy selection with replacement by validation.
 
     It starts with the best network, or with so many of the best as are best together, and adds, time after time, the
@@ -138,6 +139,7 @@ def select(answers: Sequence[Answers], labels: Labels) -> list[int]:
     Args:
         answers: What every network says of the same pictures, none of which it was trained on.
         labels: Of these pictures.
+        formula: Of `scores.FORMULAS`.
 
     Returns:
         A whole number for every network, 0 for those left out.
@@ -146,15 +148,15 @@ def select(answers: Sequence[Answers], labels: Labels) -> list[int]:
     >>> select([{"label": wrong}, {"label": right}], {"label": np.array([0])})
     [0, 1]
     """
-    best_first = sorted(range(len(answers)), key=lambda place: score(answers[place], labels), reverse=True)
+    best_first = sorted(range(len(answers)), key=lambda place: score(answers[place], labels, formula), reverse=True)
     counts, best = [0] * len(answers), (-np.inf, -np.inf)
     for number in range(1, len(answers) + 1):
         first = [int(place in best_first[:number]) for place in range(len(answers))]
-        if (found := score(average(answers, first), labels)) > best:
+        if (found := score(average(answers, first), labels, formula)) > best:
             counts, best = first, found
     for _ in range(MOST_ADDED):
         present, size = average(answers, counts), sum(counts)
-        tried = [score(average([present, one], [size, 1]), labels) for one in answers]
+        tried = [score(average([present, one], [size, 1]), labels, formula) for one in answers]
         place = max(range(len(answers)), key=tried.__getitem__)
         if not tried[place] > best:
             break
@@ -164,7 +166,11 @@ def select(answers: Sequence[Answers], labels: Labels) -> list[int]:
 
 
 def cross_fitted(
-    answers: Sequence[Answers], labels: Labels, groups: np.ndarray | None = None, seed: int = 0
+    answers: Sequence[Answers],
+    labels: Labels,
+    groups: np.ndarray | None = None,
+    formula: str = "accuracy",
+    seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """What the ensemble says of every picture when only the other half of the pictures chooses the networks.
 
@@ -174,7 +180,7 @@ def cross_fitted(
     said = average(answers, [1] * len(answers))
     for half in (first, ~first):
         of_others = [{head: values[~half] for head, values in one.items()} for one in answers]
-        counts = select(of_others, {head: values[~half] for head, values in labels.items()})
+        counts = select(of_others, {head: values[~half] for head, values in labels.items()}, formula)
         for head, values in average(answers, counts).items():
             said[head][half] = values[half]
     return said
