@@ -1,6 +1,5 @@
 """How much training fits into a time: measured on some steps, then epochs, size of pictures and width are chosen."""
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from apps.console import Console, duration
 from apps.data import Data
 from apps.heads import in_keras_names
 from apps.network import build_network, compile_network, network_alone
-from apps.phases import phases, steps_of
+from apps.phases import phases, scaled, steps_of
 from apps.recipe import Recipe
 from apps.recipes import Choices
 from apps.training import training_batches
@@ -21,8 +20,10 @@ from pipelines.decode import decode_picture, resize
 from pipelines.stream import read_batches
 
 MINUTES = 20.0  # what a run takes at most where nobody says how long it may take, nor how many epochs
-EXPORT = 20.0  # seconds: writing the SavedModel, and starting another process that checks it
+EXPORT, EXPORTED = 15.0, 4.0  # seconds: another process that checks the SavedModel; writing each of its networks
 PREDICTED = 128  # pictures of one measured prediction
+FEWEST_EPOCHS = 2
+OF_FORM = ("model", "stem", "image_size", "width")  # what makes a form of the network
 # Smaller and larger forms of what suits the data: (factor of the sides, factor of the width).
 FORMS = ((0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (1.0, 1.4), (1.25, 1.4))
 FEWEST, MORE = 0.6, 1.5  # times the epochs that suit the data: what a smaller, and a larger form must leave
@@ -37,24 +38,24 @@ class Workload:
         trained: For every network, how many pictures it is trained on.
         held_out: For every network, how many pictures watch it.
         hidden: How many pictures are predicted at the end, by all networks.
+        snapshots: How many networks every training yields.
     """
 
     trained: Sequence[int]
     held_out: Sequence[int]
     hidden: int
+    snapshots: int = 1
 
     @classmethod
-    def of(cls, pictures: int, hidden: int, val: float | str | None, seeds: int = 1) -> "Workload":
-        """As `val` will split the pictures; about, where a file or a folder says how.
-
-        >>> Workload.of(1000, 50, val=5)
-        Workload(trained=[800, 800, 800, 800, 800], held_out=[200, 200, 200, 200, 200], hidden=50)
-        """
+    def of(cls, recipe: Recipe, pictures: int, hidden: int) -> "Workload":
+        """As the recipe's `val` will split the pictures; about, where a file or a folder says how."""
+        val = recipe.val
         if isinstance(val, float | int) and val >= 2:
             networks, held_out = int(val), pictures // int(val)
         else:
             networks, held_out = 1, round(pictures * (0.1 if val is None or isinstance(val, str) else val))
-        return cls([pictures - held_out] * networks * seeds, [held_out] * networks * seeds, hidden)
+        networks *= recipe.seeds
+        return cls([pictures - held_out] * networks, [held_out] * networks, hidden, recipe.snapshots)
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ class Speed:
 
     def of_the_rest(self, work: Workload) -> float:
         """After the training: held-out pictures, hidden ones for the submission, and again by the exported model."""
-        predicted = sum(work.held_out) + 2 * work.hidden * len(work.trained)
-        return EXPORT + self.prediction * predicted
+        networks = len(work.trained) * work.snapshots
+        predicted = work.snapshots * sum(work.held_out) + 2 * work.hidden * networks
+        return EXPORT + EXPORTED * networks + self.prediction * predicted
 
 
 def measure_speed(recipe: Recipe, data: Data, steps: int = 5) -> Speed:
@@ -85,7 +87,8 @@ def measure_speed(recipe: Recipe, data: Data, steps: int = 5) -> Speed:
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     compile_network(model, recipe, data.num_classes, steps)
     speeds, first = {}, []
-    for size, _ in itertools.groupby(phases(recipe), key=lambda phase: phase.size):
+    sizes = [scaled(recipe.image_size, scale) for scale, _ in recipe.scales]
+    for size in [*(size for size in sizes if size != recipe.image_size), None]:
         model.make_train_function(force=True)
         batches = iter(training_batches(recipe, data, np.arange(len(data.pictures)), size=size))
         seconds = [_timed(lambda: model.train_on_batch(*next(batches))) for _ in range(steps + 2)]  # noqa: B023
@@ -154,15 +157,19 @@ def suit_time(
     if chosen != suited:
         speed = measure_speed(chosen, random_data(chosen, classes))
         fitting = _epochs_within(seconds, chosen, speed, work)
-    if fitting < 2:
-        least = speed.of_training(settle({**choices, "epochs": 2}), work) + speed.of_the_rest(work)
+    fewest = max(FEWEST_EPOCHS, chosen.snapshots)
+    if fitting < fewest and fill:
+        least = _fixed(speed, work) + fewest * _epoch(chosen, speed, work)
         raise ValueError(
-            f"{duration(seconds)} are too few for {sum(work.trained):,} pictures to train on: two epochs take about "
-            f"{duration(least)} here. Give it more time, or settle a smaller `image_size` or `width`."
+            f"{duration(seconds)} are too few to train on {sum(work.trained):,} pictures here: {fewest} epochs take "
+            f"about {duration(least)}. Give it more `--minutes`, or settle a smaller `image_size` or `width`."
         )
     most = MOST * suited.epochs if fill else suited.epochs
-    size = {"image_size": chosen.image_size, "width": chosen.width} if chosen != suited else {}
-    recipe = settle({**choices, **size, "epochs": min(int(fitting), most)})
+    fields: dict[str, object] = {"epochs": min(max(int(fitting), fewest), most)}
+    fields |= {name: getattr(chosen, name) for name in OF_FORM} if chosen != suited else {}
+    # An accuracy that is best by chance while the rate is high must not end a training that has its time.
+    fields |= {"patience": 0} if fill and "patience" not in choices else {}
+    recipe = settle({**choices, **fields})
     needed = speed.of_training(recipe, work) + speed.of_the_rest(work)
     console.say(
         f"time      {recipe.epochs} epochs at {recipe.image_size[0]}x{recipe.image_size[1]}, width {recipe.width:g}, "
@@ -171,10 +178,27 @@ def suit_time(
     return recipe, speed.of_the_rest(work)
 
 
+def can_be_paced(recipe: Recipe) -> bool:
+    """Whether the clock may change the number of epochs while it trains (`callbacks.Deadline`).
+
+    Not where every bit must be repeatable, and not where epochs differ or their number is part of the recipe.
+    """
+    alike = not recipe.scales and recipe.hardest == 1
+    return alike and not recipe.deterministic and recipe.snapshots == 1 and recipe.average != "swa"
+
+
 def _epochs_within(seconds: float, recipe: Recipe, speed: Speed, work: Workload) -> float:
-    fixed = speed.of_the_rest(work) + speed.first_step * len(speed.step) * len(work.trained)
-    each = (speed.of_training(recipe, work) + speed.of_the_rest(work) - fixed) / recipe.epochs
-    return max(seconds - fixed, 0.0) / each
+    return max(seconds - _fixed(speed, work), 0.0) / _epoch(recipe, speed, work)
+
+
+def _fixed(speed: Speed, work: Workload) -> float:
+    """Seconds of what does not depend on the number of epochs: compiling, predicting, exporting."""
+    return speed.of_the_rest(work) + speed.first_step * len(speed.step) * len(work.trained)
+
+
+def _epoch(recipe: Recipe, speed: Speed, work: Workload) -> float:
+    """Seconds of an epoch of all networks, the mean over the training."""
+    return (speed.of_training(recipe, work) + speed.of_the_rest(work) - _fixed(speed, work)) / recipe.epochs
 
 
 def _cost(recipe: Recipe) -> float:
@@ -183,18 +207,12 @@ def _cost(recipe: Recipe) -> float:
 
 
 def _forms(choices: Choices, suited: Recipe, settle: Callable[[Choices], Recipe]) -> list[Recipe]:
-    """What suits the data, smaller and larger, as far as `choices` leaves size and width open."""
-    found = []
+    """What suits the data, smaller and larger, as far as `choices` leaves size and width open; of the same network."""
+    found = [suited]
     for sides, width in FORMS:
-        fields: dict[str, object] = {}
-        if sides != 1:
-            fields["image_size"] = tuple(max(16, 8 * round(sides * side / 8)) for side in suited.image_size)
-        if width != 1:
-            fields["width"] = round(suited.width * width, 2)
-        if sides != 1 and width == 1:
-            fields["width"] = suited.width  # which follows the size where nobody settles it
-        if not any(name in choices and choices[name] != value for name, value in fields.items()):
-            form = settle({**choices, **fields})
-            if form not in found:
-                found.append(form)
+        size = tuple(max(16, 8 * round(sides * side / 8)) if sides != 1 else side for side in suited.image_size)
+        fields = {"model": suited.model, "stem": suited.stem, "image_size": size, "width": suited.width * width}
+        settled = [name for name in ("image_size", "width") if name in choices]
+        if all(fields[name] == getattr(suited, name) for name in settled):
+            found.append(settle({**choices, **fields}))
     return found

@@ -17,7 +17,7 @@ import tensorflow as tf
 import pipelines
 from apps import files, run_folder
 from apps.audit import brief_audit
-from apps.budget import MINUTES, Workload, measure_speed
+from apps.budget import MINUTES, Workload, can_be_paced, measure_speed
 from apps.console import Console, duration, percent
 from apps.data import keras_names
 from apps.ensemble import Ensemble, flatten, gains, make_ensemble
@@ -122,15 +122,16 @@ def compete(
     for folder in (run or Path("runs"), Path(order.saved_models)):
         files.require_writable(folder)
     allowed = None if order.memory is None else order.memory * 2**30
-    timed, within = order.minutes is not None, 60 * (order.minutes or MINUTES)
+    timed, end = order.minutes is not None, began + 60 * (order.minutes or MINUTES)
     competition = pipelines.open_dataset(source, **order.columns)
+    if order.choices.get("deterministic"):  # before any speed is measured
+        tf.config.experimental.enable_op_determinism()
+    within = max(end - time.monotonic(), 1.0)
     plan = make_plan(competition, order.choices, order.strict, console, allowed, within, fill=timed)
     plan = with_found_rate(plan, console) if auto_lr and not resume else plan
     print_plan(plan, console)
     if run is not None and fingerprint is not None:
         run_folder.check_same_data(run, fingerprint, plan.fingerprint)
-    if plan.recipe.deterministic:
-        tf.config.experimental.enable_op_determinism()
     plan = replace(plan, audited=brief_audit(plan, console))
     if dry_run:
         speed, work = measure_speed(plan.recipe, plan.data), workload(plan)
@@ -144,7 +145,7 @@ def compete(
         run.mkdir(parents=True, exist_ok=True)
         run_folder.write_record(run, order, asdict(plan.recipe), plan.fingerprint)
     console.say(f"run       {run}")
-    carry_out(plan, run, order, resume, console, began + within - plan.rest if timed else None)
+    carry_out(plan, run, order, resume, console, end - plan.rest if timed else None)
     console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
     return run
 
@@ -152,9 +153,8 @@ def compete(
 def workload(plan: Plan) -> Workload:
     """What the networks of all splits and seeds are trained on and predict."""
     parts = plan.splits * plan.recipe.seeds
-    return Workload(
-        [len(train) for train, _ in parts], [len(held_out) for _, held_out in parts], len(plan.test_pictures)
-    )
+    trained, held_out = [len(train) for train, _ in parts], [len(held_out) for _, held_out in parts]
+    return Workload(trained, held_out, len(plan.test_pictures), plan.recipe.snapshots)
 
 
 def carry_out(
@@ -223,9 +223,7 @@ def train_all(
 ) -> list[list[Trained]]:
     """Train the networks of every split, one for each seed; what time there is until `end` is shared among them."""
     recipe, data = plan.recipe, plan.data
-    # Where every bit must be repeatable, or cycles are whole epochs, the clock decides nothing any more.
-    timed = end is not None and not recipe.deterministic and recipe.snapshots == 1
-    allowed = end - time.monotonic() if timed and end is not None else None
+    allowed = None if end is None or not can_be_paced(recipe) else end - time.monotonic()
     trained: list[list[Trained]] = []
     spent, left = 0.0, len(plan.splits) * recipe.seeds
     for fold, (train_index, held_out) in enumerate(plan.splits):

@@ -69,7 +69,7 @@ def make_ensemble(
     alike = [1] * sum(len(one.models) for one in trained)
     if not answers or labels is None:
         return Ensemble(trained, _shares(alike))
-    chosen = choose and len(answers) > 1
+    chosen = choose and len(answers) > 1 and any((values != MISSING).any() for values in labels.values())
     counts = select(answers, labels, formula) if chosen else alike
     held_out = cross_fitted(answers, labels, groups, formula, seed) if chosen else average(answers, alike)
     return Ensemble(

@@ -27,7 +27,7 @@ from pipelines.pictures import choose_size, decoded_bytes, free_for_pictures, op
 from pipelines.split import Split, split, split_by_file
 from pipelines.stream import Pictures, Streamed
 
-NEVER_LONG = 20_000  # pictures seen in all epochs, which no network takes long for
+NEVER_LONG = 20_000  # pictures seen in all epochs, which what is chosen for them does not take long for
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,9 @@ def make_plan(
     )
     recipe, rest = settle(choices), 0.0
     check_network(recipe, {head: len(names) for head, names in competition.classes.items()})
-    if seconds is not None and (fill or recipe.epochs * len(labelled) > NEVER_LONG):
-        work = Workload.of(len(labelled), len(hidden), recipe.val, recipe.seeds)
+    work = Workload.of(recipe, len(labelled), len(hidden))
+    quick = recipe.epochs * sum(work.trained) <= NEVER_LONG and not {"model", "image_size", "width"} & set(choices)
+    if seconds is not None and (fill or not (quick or "epochs" in choices)):
         recipe, rest = suit_time(choices, settle, seconds, work, competition.classes, console, fill)
     open_some = partial(open_pictures, size=recipe.image_size, verified=competition.verified, strict=strict)
     (pictures, errors), (test_pictures, test_errors) = _open_both(labelled, hidden, open_some, memory, console)

@@ -139,10 +139,12 @@ def differences(record: Mapping[str, Any], order: Order) -> list[str]:
         for name, value in order.choices.items()
         if value not in (kept.get(name), chosen.get(name, kept.get(name)))
     ]
-    others = {**record["columns"], "minutes": record["minutes"]}
+    others = {**record["columns"], "minutes": record["minutes"], "saved_models": record["saved_models"]}
+    wanted = {**order.columns, "minutes": order.minutes}
+    wanted["saved_models"] = None if order.saved_models == "saved_models" else order.saved_models  # not asked for
     found += [
         f"{name} is {others[name]}, asked for {value}"
-        for name, value in {**order.columns, "minutes": order.minutes}.items()
+        for name, value in wanted.items()
         if value and value != others[name]
     ]
     return found + [

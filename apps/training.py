@@ -77,6 +77,7 @@ def train(
         seconds: When to end: the recipe's epochs are what was foreseen, and more or fewer are trained (`Deadline`).
         callbacks: Further ones, which see every epoch after it was logged and before it is written to disk.
     """
+    began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, batch_size=min(recipe.batch_size, len(train_index)))
     heads = list(data.classes)
@@ -85,7 +86,7 @@ def train(
     model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
     whiten(model, data)
     hardest = HardestExamples(len(train_index)) if recipe.hardest < 1 else None
-    more = 0 if seconds is None else 2 * recipe.epochs + 10  # epochs that a faster machine may add
+    more = 0 if seconds is None else recipe.epochs // 2  # epochs that a faster machine may add
     each = [phase for phase in phases(recipe, more=more) for _ in range(*phase.epochs)]
     steps = [steps_of(recipe, phase, len(train_index)) for phase in each]
     planned = sum(steps[: recipe.epochs])
@@ -109,7 +110,7 @@ def train(
         else recipe.epochs - 1,
     )
     work = [count * math.prod(phase.size or recipe.image_size) for count, phase in zip(steps, each, strict=True)]
-    deadline = None if seconds is None else Deadline(seconds, recipe.epochs, planned)
+    deadline = None if seconds is None else Deadline(seconds, recipe.epochs, planned, len(steps))
     progress = EpochLog(console, what, steps, list(data.classes), work, deadline)
     divergence = TerminateOnDivergence()
     watched: dict[str, Any] = {"average": average} if average else {}  # first: epochs are judged by it
@@ -121,20 +122,20 @@ def train(
     alarms = make_alarms(recipe, data, names, train_index, val_index, console, what)
     watched |= {"stopping": stopping, "alarms": alarms} if len(val_index) else {}
     checkpoint = Checkpoint(folder / "last.npz", watched, checkpoint_seconds)
-    begin = _restore(checkpoint, model, data, console, what, steps) if resume else Position()
-    start = time.monotonic() - progress.seconds_before
+    begin = _restore(checkpoint, model, data, progress) if resume else Position()
+    start = began - progress.seconds_before
     if begin.epoch < len(steps) and not begin.stopped:
         one = OneTraining([*watched.values(), *callbacks, checkpoint], add_history=True, model=model, verbose=0)
         with console.progress(what, planned) as progress.bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
             todo = phases(recipe, begin.epoch, begin.step, more)
             _fit(model, recipe, data, train_index, val_index, one, todo, hardest)
-        if divergence.message:
-            raise ValueError(f"{divergence.message} With `--lr` that is a new run.")
     elif len(val_index) and stopping.best_weights is not None:
         model.set_weights(stopping.best_weights)
     elif average is not None:
         put_average(model, average)
+    if divergence.message:
+        raise ValueError(f"{divergence.message} With `--lr` that is a new run.")
     finished = build_network(recipe, data, "float32")
     finished.set_weights(model.get_weights())
     earlier = []
@@ -152,11 +153,9 @@ def train(
     return Trained(own, progress.history, best, score, took, speed, alarms.messages, earlier)
 
 
-def _restore(
-    checkpoint: Checkpoint, model: keras.Model, data: Data, console: Console, what: str, steps: Sequence[int]
-) -> Position:
+def _restore(checkpoint: Checkpoint, model: keras.Model, data: Data, progress: "EpochLog") -> Position:
     """Where an interrupted training goes on, said in words."""
-    one = data.take(np.array([0]))
+    one, console = data.take(np.array([0])), progress.console
     batch = keras.tree.map_structure(np.asarray, next(iter(make_eval(one.pictures, one.labels, data.num_classes))))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -164,10 +163,12 @@ def _restore(
     for warning in caught:
         console.warn(str(warning.message))
     if begin.step:
-        where = f"epoch {begin.epoch + 1} of {len(steps)}, after step {begin.step} of {steps[begin.epoch]}"
-        console.say(f"  {what}: going on in {where}")
+        where = (
+            f"in epoch {begin.epoch + 1} of {progress.epochs}, after step {begin.step} of {progress.steps[begin.epoch]}"
+        )
+        console.say(f"  {progress.what}: going on {where}")
     elif begin.epoch:
-        console.say(f"  {what}: going on after epoch {begin.epoch} of {len(steps)}")
+        console.say(f"  {progress.what}: going on after epoch {begin.epoch} of {progress.epochs}")
     return begin
 
 
@@ -196,7 +197,7 @@ def _fit(
             model.make_train_function(force=True)
             size = phase.size
         steps = steps_of(recipe, phase, len(train_index)) - phase.first_step
-        callbacks.set_params({"epochs": todo[-1].epochs[1], "steps": steps, "verbose": 0})
+        callbacks.set_params({"epochs": recipe.epochs, "steps": steps, "verbose": 0})
         model.fit(
             training_batches(recipe, data, train_index, begin, size, only, phase.first_step),
             steps_per_epoch=steps,

@@ -70,6 +70,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._skipped = 0  # steps of the running epoch that an earlier training has done
         self._sums: list[np.ndarray] | None = None  # of the metrics, after these steps
         self._written = time.monotonic()
+        self._newest_is_whole = True
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """In an epoch that goes on, give the metrics what they had gathered."""
@@ -152,8 +153,9 @@ class Checkpoint(keras.callbacks.Callback):
             "states": {name: callback.get_state() for name, callback in self.states.items()},
             "metrics": _as_arrays(self.model.metrics_variables) if step else [],
         }
-        write_snapshot(self.path, _as_arrays(_variables(self.model)), values, self.path_before)
-        self._written = time.monotonic()
+        before = self.path_before if self._newest_is_whole else None
+        write_snapshot(self.path, _as_arrays(_variables(self.model)), values, before)
+        self._written, self._newest_is_whole = time.monotonic(), True
 
     def _read(self) -> tuple[os.PathLike[str], list[np.ndarray], dict[str, Any]] | None:
         """The newest file that is as it was written, and what it holds; None where there is no file."""
@@ -166,6 +168,7 @@ class Checkpoint(keras.callbacks.Callback):
             except DamagedSnapshotError as error:
                 damage = error
                 if path is self.path:
+                    self._newest_is_whole = False
                     warnings.warn(f"{error} Going on from {self.path_before}.", stacklevel=3)
         if damage is not None:
             raise ValueError(f"{damage} There is no whole checkpoint to go on from: start without it.")

@@ -15,13 +15,14 @@ class Deadline(StatefulCallback):
     """Stop when the time is up, with the schedule through: its pace follows how long the epochs really take.
 
     After every epoch the number of those to come is set to what the time left allows, at least one until the schedule
-    has ended. The optimiser's rate must be `Paced(schedule)`. Give `fit` more epochs than are planned, so that a
-    machine faster than expected can use its time; `model.stop_training` ends it.
+    has ended. The optimiser's rate must be `Paced(schedule)`. Give `fit` `most` epochs, so that a machine faster
+    than expected can use its time; `model.stop_training` ends it.
 
     Args:
         seconds: From the beginning of `fit` to the end of its last epoch, with validation.
-        epochs: How many are planned.
+        epochs: How many are planned, of equally many steps each.
         steps: How many steps these have together: the length of the schedule.
+        most: How many there may be in the end, no more than `fit` runs for; None for one and a half times `epochs`.
 
     Raises:
         ValueError: An argument is not positive; in `on_train_begin`, when the optimiser's rate is no `Paced`.
@@ -33,14 +34,14 @@ class Deadline(StatefulCallback):
 
     STATE = ("seconds", "epochs", "spent", "recent")
 
-    def __init__(self, seconds: float, epochs: int, steps: int) -> None:
+    def __init__(self, seconds: float, epochs: int, steps: int, most: int | None = None) -> None:
         if not (seconds > 0 and epochs >= 1 and steps >= 1):
             raise ValueError(
                 "`seconds`, `epochs` and `steps` must be positive. "
                 f"Received: seconds={seconds}, epochs={epochs}, steps={steps}."
             )
         self._planned = (float(seconds), int(epochs))
-        self.steps = steps
+        self.steps, self.most = steps, epochs + epochs // 2 if most is None else most
         super().__init__()
 
     def reset(self) -> None:
@@ -65,22 +66,21 @@ class Deadline(StatefulCallback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Count the time, for a checkpoint within the epoch."""
         self._tick()
+        if self._compiles:  # the first step does, and tells nothing of the others
+            self._compiles, self._epoch_began = False, self.spent
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Set the number of epochs to come and the pace through them, or stop."""
         self._tick()
         model = self.model
-        if not self._compiles or self.epochs < 3:
-            self.recent = [*self.recent, self.spent - self._epoch_began][-RECENT:]
-        self._compiles = False  # only the first epoch does
+        self.recent = [*self.recent, self.spent - self._epoch_began][-RECENT:]
         schedule, step = schedule_of(model.optimizer), batches_seen(model.optimizer)
         positions_left = self.steps - schedule.position(step)
         if positions_left < 0.5:
             model.stop_training = True
             return
-        if not self.recent:
-            return
         left = max(1, round((self.seconds - self.spent) / statistics.fmean(self.recent)))
+        left = max(1, min(left, self.most - epoch - 1))
         if epoch + 1 + left != self.epochs:
             self.epochs = epoch + 1 + left
             schedule.set_pace(step, positions_left / (left * self.steps / self._planned[1]))

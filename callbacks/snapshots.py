@@ -64,7 +64,7 @@ def read_snapshot(path: os.PathLike[str] | str) -> tuple[list[np.ndarray], dict[
         with np.load(path, allow_pickle=False) as file:
             entries = {name: file[name] for name in file.files}
         written = str(entries.pop("sha256")) if "sha256" in entries else None  # files of earlier versions
-    except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError, EOFError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedSnapshotError(f"{path} is damaged, or no snapshot: {error}") from error
     if written not in (None, _digest(entries)):
         raise DamagedSnapshotError(f"{path} is damaged: its SHA-256 is not the one of what was written.")

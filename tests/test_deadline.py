@@ -12,15 +12,16 @@ STEPS = 4  # an epoch
 
 
 class Clock(keras.callbacks.Callback):
-    """A clock that only epochs move: each by its number of seconds."""
+    """A clock that only steps move: those of each epoch by its number of seconds together, the very first by more."""
 
-    def __init__(self, monkeypatch, *seconds: float) -> None:
+    def __init__(self, monkeypatch, *seconds: float, compiling: float = 0.0) -> None:
         super().__init__()
-        self.now, self.seconds, self.epochs = 1000.0, seconds, 0
+        self.now, self.seconds, self.epochs, self.compiling = 1000.0, seconds, 0, compiling
         monkeypatch.setattr(callbacks.deadline.time, "monotonic", lambda: self.now)
 
     def on_train_batch_end(self, batch, logs=None) -> None:
-        self.now += self.seconds[min(self.epochs, len(self.seconds) - 1)] / STEPS
+        self.now += self.seconds[min(self.epochs, len(self.seconds) - 1)] / STEPS + self.compiling
+        self.compiling = 0.0
 
     def on_epoch_end(self, epoch, logs=None) -> None:
         self.epochs += 1
@@ -38,18 +39,20 @@ def fit(one: keras.Model, *called: keras.callbacks.Callback, first: int = 0, epo
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"),
+    ("seconds", "compiling", "expected"),
     [
-        ((10,), 10),  # as planned
-        ((30, 10), 8),  # the first epoch compiles: 100 - 30 s are seven of 10 s
-        ((20,), 5),  # half as fast as planned
-        ((5,), 20),  # twice as fast
-        ((10, 10, 10, 10, 10, 30), 7),  # the machine slows down: 110 s, and not 200
+        ((10,), 0, 10),  # as planned
+        ((10,), 20, 8),  # compiling takes the time of two epochs
+        ((20,), 0, 5),  # half as fast as planned
+        ((5,), 0, 20),  # twice as fast
+        ((1,), 0, 30),  # so fast that there may be no more epochs: the schedule ends with them
+        ((60,), 0, 2),  # so slow that the first epoch takes most of the time
+        ((10, 10, 10, 10, 10, 30), 0, 7),  # the machine slows down: 110 s, and not 200
     ],
 )
-def test_training_ends_when_the_time_is_up_and_the_rate_at_its_end(monkeypatch, seconds, expected) -> None:
-    one, clock = model(10), Clock(monkeypatch, *seconds)
-    deadline = Deadline(seconds=100, epochs=10, steps=10 * STEPS)
+def test_training_ends_when_the_time_is_up_and_the_rate_at_its_end(monkeypatch, seconds, compiling, expected) -> None:
+    one, clock = model(10), Clock(monkeypatch, *seconds, compiling=compiling)
+    deadline = Deadline(seconds=100, epochs=10, steps=10 * STEPS, most=30)
     fit(one, clock, deadline)
     assert clock.epochs == expected
     assert batches_seen(one.optimizer) == clock.epochs * STEPS

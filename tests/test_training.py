@@ -18,6 +18,7 @@ from apps.network import build_network, check_network, compile_network
 from apps.recipes import RECIPES
 from apps.resolve import resolve
 from apps.training import EpochLog
+from callbacks.snapshots import read_snapshot, write_snapshot
 
 CLASSES = {"label": ["dark", "light"]}
 
@@ -102,17 +103,41 @@ def test_training_stopped_between_two_sizes_goes_on_to_the_same_weights(data, tm
     assert resumed.seconds > sum(row["seconds"] for row in resumed.history[:2])
 
 
-def test_training_stopped_within_epochs_goes_on_to_the_same_weights(data, tmp_path) -> None:
+@pytest.mark.parametrize(
+    "choices", [{"hardest": 0.5}, {"average": "ema", "scales": ()}, {"snapshots": 2, "scales": ()}]
+)
+def test_training_stopped_within_epochs_goes_on_to_the_same_weights(data, tmp_path, choices) -> None:
     """Epochs of small pictures, of the hardest ones, and one that is interrupted twice."""
-    whole = train(data, tmp_path / "whole", hardest=0.5)
-    for resume, at in ((False, (0, 3)), (True, (1, 1)), (True, (2, 1)), (True, (2, 0))):
+    whole = train(data, tmp_path / "whole", **choices)
+    stops = ((False, (0, 3)), (True, (1, 1)), (True, (2, 1)), (True, (2, 0)))
+    for resume, at in stops if "hardest" in choices else stops[1::2]:
         with pytest.raises(KeyboardInterrupt):
-            train(data, tmp_path / "part", resume=resume, callbacks=(StopAt(*at),), seconds=0, hardest=0.5)
-    resumed = train(data, tmp_path / "part", resume=True, seconds=0, hardest=0.5)
+            train(data, tmp_path / "part", resume=resume, callbacks=(StopAt(*at),), seconds=0, **choices)
+    resumed = train(data, tmp_path / "part", resume=True, seconds=0, **choices)
     for found, expected in zip(resumed.history, whole.history, strict=True):
         assert {**found, "seconds": 0} == {**expected, "seconds": 0}
     for found, expected in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_timed_training_ends_with_the_schedule_however_long_an_epoch_takes(data, tmp_path) -> None:
+    recipe = resolve({"epochs": 20, "width": 0.125, "batch_size": 8, "patience": 0}, 40, (18, 18), [CLASSES["label"]])
+    index = np.arange(48)
+    options = {"seconds": 1.0, "console": Console(quiet=True)}
+    trained = training.train(recipe, data, index[:40], index[40:], tmp_path, **options)
+    rates = [row["lr"] for row in trained.history]
+    assert 1 <= len(rates) <= 30
+    assert len(rates) == 1 or rates[-1] < 0.5 * max(rates)
+
+
+def test_diverged_training_stays_diverged_when_it_is_resumed(data, tmp_path) -> None:
+    """Its loss and weights may be finite where only the validation is not, so that there is a checkpoint of it."""
+    train(data, tmp_path, epochs=1, scales=())
+    arrays, values = read_snapshot(tmp_path / "last.npz")
+    values["states"]["divergence"]["message"] = "Training diverged in epoch 1."
+    write_snapshot(tmp_path / "last.npz", arrays, values)
+    with pytest.raises(ValueError, match="Training diverged in epoch 1"):
+        train(data, tmp_path, resume=True, epochs=1, scales=())
 
 
 def test_the_best_epoch_is_put_back_once_at_the_end(data, tmp_path, monkeypatch) -> None:
