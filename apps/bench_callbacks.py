@@ -12,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 import callbacks
+from apps.batches import training_batches
 from apps.bench import Contestant, Figure, measure, print_figures
 from apps.console import Console
 from apps.data import Data
+from apps.epoch_log import EpochLog, validation_score
 from apps.network import build_network, compile_network
 from apps.resolve import resolve
-from apps.training import EpochLog, training_batches, validation_score
 
 BATCH, STEPS = 256, 50  # the measured epochs are short, one sample of the monitor; the figures are of CIFAR-10's epoch
 CIFAR_STEPS = 45_000 // BATCH

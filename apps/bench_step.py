@@ -12,6 +12,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from apps.batches import training_batches
 from apps.bench import Figure, print_figures
 from apps.bench_train import CLASSES, PICTURES, our_model, random_data
 from apps.console import Console
@@ -19,7 +20,6 @@ from apps.phases import phases
 from apps.recipe import Recipe
 from apps.recipes import RECIPES, Choices
 from apps.resolve import resolve
-from apps.training import training_batches
 
 STEPS = 3  # traced in each round
 # The network as published, in Keras: GELU, SGD, every picture in full.

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from apps import bench_pytorch
+from apps.batches import training_batches
 from apps.bench import Contestant, Figure, measure, print_figures
 from apps.bench_networks import INSTALL
 from apps.console import Console, duration
@@ -17,7 +18,6 @@ from apps.phases import phases, steps_of
 from apps.recipe import Recipe
 from apps.recipes import RECIPES
 from apps.resolve import resolve
-from apps.training import training_batches
 
 PICTURES = 45_000  # to train on, in the competition that both are compared by
 RECIPE = "cifar10-fast"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apps.batches import training_batches
 from apps.console import Console, duration
 from apps.data import Data
 from apps.heads import in_keras_names
@@ -14,7 +15,6 @@ from apps.network import build_network, compile_network, network_alone
 from apps.phases import phases, scaled, steps_of
 from apps.recipe import Recipe
 from apps.recipes import Choices
-from apps.training import training_batches
 from kerascnn.export import Classifier
 from pipelines.decode import decode_picture, resize
 from pipelines.stream import read_batches

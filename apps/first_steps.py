@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
+from apps.batches import training_batches
 from apps.console import Console
 from apps.data import Data, keras_names
 from apps.heads import in_keras_names
 from apps.network import build_network, compile_network, whiten
 from apps.plan import Plan
 from apps.recipe import Recipe
-from apps.training import training_batches
 from pipelines import make_train
 from pipelines.finding import SERIOUS, WARNING, Finding
 from pipelines.labels import MISSING

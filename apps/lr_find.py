@@ -11,12 +11,12 @@ import keras
 
 import pipelines
 from apps import files
+from apps.batches import training_batches
 from apps.console import Console
 from apps.heads import in_keras_names
 from apps.network import build_network, compile_network, whiten
 from apps.plan import Plan, make_plan, print_plan
 from apps.recipes import Choices
-from apps.training import training_batches
 from callbacks import LRFinder, RangeTest
 
 PICTURES = (".png", ".svg", ".pdf")

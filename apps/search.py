@@ -22,6 +22,7 @@ import keras
 import pipelines
 from apps import files, run_folder
 from apps.console import Console, duration
+from apps.epoch_log import validation_score
 from apps.network import check_network
 from apps.plan import Plan, make_plan
 from apps.ranges import Range, Space, around, parse_over
@@ -30,7 +31,7 @@ from apps.recipe_file import About, recipe_toml
 from apps.recipes import Choices
 from apps.resolve import resolve, suitable_rates
 from apps.study import COARSE, FINE, SAMPLERS, Failed, Finished, Pruned, Study, Trial
-from apps.training import train, validation_score
+from apps.training import train
 from kerascnn.registry import lookup
 from pipelines.competition import Competition
 from pipelines.pictures import choose_size, picture_sizes

@@ -14,10 +14,10 @@ from apps.compete import make_classifier
 from apps.console import Console
 from apps.data import Data
 from apps.ensemble import Ensemble
+from apps.epoch_log import EpochLog
 from apps.network import build_network, check_network, compile_network
 from apps.recipes import RECIPES
 from apps.resolve import resolve
-from apps.training import EpochLog
 from callbacks.snapshots import read_snapshot, write_snapshot
 
 CLASSES = {"label": ["dark", "light"]}
