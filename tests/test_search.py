@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from apps import search as searching
+from apps import trials
 from apps.recipe import Recipe, load_choices
 from apps.study import COARSE, FINE
 from apps.training import Trained
@@ -33,7 +34,7 @@ def trained(monkeypatch) -> list[Recipe]:
                 one.on_epoch_end(epoch, {"val_accuracy": score, "val_loss": 0.0})
         return Trained(None, [], recipe.epochs, score, 0.0, 0.0)
 
-    monkeypatch.setattr(searching, "train", train)
+    monkeypatch.setattr(trials, "train", train)
     monkeypatch.setattr(searching.keras.backend, "clear_session", lambda: None)  # half a second each
     return asked
 
@@ -89,14 +90,14 @@ def test_best_recipe_is_a_file_that_compete_trains_alike(run_here, colours, trai
 
 
 def test_stopped_search_goes_on(run_here, colours, trained, tmp_path, monkeypatch) -> None:
-    pretend = searching.train
+    pretend = trials.train
 
     def stop_at_third(*arguments, **options):
         if len(trained) == 2:
             raise KeyboardInterrupt
         return pretend(*arguments, **options)
 
-    monkeypatch.setattr(searching, "train", stop_at_third)
+    monkeypatch.setattr(trials, "train", stop_at_third)
     out = tmp_path / "mine"
     options = ("--trials", 4, "--fine", 1, "--epochs", 4, "--out", out, "--seed", 3)
     process = run_here("search", colours, *options, *TINY)
@@ -112,7 +113,7 @@ def test_stopped_search_goes_on(run_here, colours, trained, tmp_path, monkeypatc
     assert other.returncode == 2
     assert "trials is 4, asked for 9; width is 0.125, asked for 0.25" in other.stderr
 
-    monkeypatch.setattr(searching, "train", pretend)
+    monkeypatch.setattr(trials, "train", pretend)
     process = run_here("search", colours, *options, *TINY, "--resume")  # the same command goes on
     assert process.returncode == 0, process.stderr
     found = rows(out)
@@ -226,7 +227,7 @@ def test_pictures_of_several_sizes_are_decoded_at_each(run_here, colours, monkey
         sizes.append((recipe.image_size, data.pictures.shape[1:3]))
         return Trained(None, [], 1, 0.5, 0.0, 0.0)
 
-    monkeypatch.setattr(searching, "train", train)
+    monkeypatch.setattr(trials, "train", train)
     over = ("--over", "image_size=[[16, 16], [24, 16]]", "--trials", 4, "--fine", 0)
     process = run_here("search", colours, *over, "--epochs", 4, *TINY)
     assert process.returncode == 0, process.stderr
