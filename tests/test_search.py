@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,7 @@ def test_pictures_of_several_sizes_are_decoded_at_each(run_here, colours, monkey
         return Trained(None, [], 1, 0.5, 0.0, 0.0)
 
     monkeypatch.setattr(trials, "train", train)
+    monkeypatch.setattr(searching.keras.backend, "clear_session", lambda: None)
     over = ("--over", "image_size=[[16, 16], [24, 16]]", "--trials", 4, "--fine", 0)
     process = run_here("search", colours, *over, "--epochs", 4, *TINY)
     assert process.returncode == 0, process.stderr
@@ -235,18 +237,30 @@ def test_pictures_of_several_sizes_are_decoded_at_each(run_here, colours, monkey
     assert all(asked == tuple(decoded) for asked, decoded in sizes)
 
 
-def test_two_processes_train_for_real(run_here, colours, tmp_path, monkeypatch) -> None:
+def test_other_process_trains_for_real(run_here, colours, trained, tmp_path, monkeypatch) -> None:
+    """This one pretends, and ends its first trial when the other process has begun the second."""
+    pretend = trials.train
+
+    def wait_for_other(recipe, data, train_index, val_index, folder, *arguments, **options):
+        patience = time.monotonic() + 60
+        while not (folder.parent.parent / "coarse-1").is_dir() and time.monotonic() < patience:
+            time.sleep(0.05)
+        return pretend(recipe, data, train_index, val_index, folder, *arguments, **options)
+
+    monkeypatch.setattr(trials, "train", wait_for_other)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    options = ("--trials", 2, "--fine", 0, "--epochs", 1, "--coarse", 1, "--set", "model=resnet9", "--processes", 2)
+    options = ("--trials", 2, "--fine", 0, "--epochs", 1, "--coarse", 1, "--set", "model=lenet5", "--processes", 2)
     process = run_here("search", colours, *options, *TINY)
     assert process.returncode == 0, process.stderr
+    assert "ended early" not in process.stderr
+    assert len(trained) == 1
     found = rows(tmp_path / "searches/colours")
     assert [(row["stage"], row["state"], row["epochs"]) for row in found] == [
         ("coarse", "complete", "1"),
         ("coarse", "complete", "1"),
     ]
     assert all(0 < float(row["score"]) <= 1 for row in found)
-    assert process.stdout.count("coarse trial ") >= 2
+    assert "trials    2 complete, 0 pruned, 0 failed" in process.stdout
