@@ -463,26 +463,21 @@ def search(
     _start(debug)
     from apps.console import Console
     from apps.search import search as run
+    from apps.search_folder import Order
 
+    columns = {"targets": target, "group": group, "id_column": id_column}
+    options: dict[str, Any] = {"over": over, "trials": trials, "fine": fine, "coarse": coarse, "sampler": sampler}
+    asked = {name: value for name, value in options.items() if value is not None}
     run(
-        data,
-        choices,
-        over=over,
-        trials=trials,
-        fine=fine,
-        coarse=coarse,
-        sampler=sampler,
+        Order(data, columns, choices, **asked, from_scratch=from_scratch),
+        asked.keys(),
         minutes=minutes,
         processes=processes,
-        targets=target,
-        group=group,
-        id_column=id_column,
         out=out,
         resume=resume,
         parent=parent,
         memory=memory,
         strict=strict,
-        from_scratch=from_scratch,
         console=Console(quiet),
     )
 

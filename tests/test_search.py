@@ -4,11 +4,13 @@ import csv
 import json
 import math
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from apps import search as searching
+from apps import trials
 from apps.recipe import Recipe, load_choices
 from apps.study import COARSE, FINE
 from apps.training import Trained
@@ -33,7 +35,7 @@ def trained(monkeypatch) -> list[Recipe]:
                 one.on_epoch_end(epoch, {"val_accuracy": score, "val_loss": 0.0})
         return Trained(None, [], recipe.epochs, score, 0.0, 0.0)
 
-    monkeypatch.setattr(searching, "train", train)
+    monkeypatch.setattr(trials, "train", train)
     monkeypatch.setattr(searching.keras.backend, "clear_session", lambda: None)  # half a second each
     return asked
 
@@ -89,14 +91,14 @@ def test_best_recipe_is_a_file_that_compete_trains_alike(run_here, colours, trai
 
 
 def test_stopped_search_goes_on(run_here, colours, trained, tmp_path, monkeypatch) -> None:
-    pretend = searching.train
+    pretend = trials.train
 
     def stop_at_third(*arguments, **options):
         if len(trained) == 2:
             raise KeyboardInterrupt
         return pretend(*arguments, **options)
 
-    monkeypatch.setattr(searching, "train", stop_at_third)
+    monkeypatch.setattr(trials, "train", stop_at_third)
     out = tmp_path / "mine"
     options = ("--trials", 4, "--fine", 1, "--epochs", 4, "--out", out, "--seed", 3)
     process = run_here("search", colours, *options, *TINY)
@@ -112,7 +114,7 @@ def test_stopped_search_goes_on(run_here, colours, trained, tmp_path, monkeypatc
     assert other.returncode == 2
     assert "trials is 4, asked for 9; width is 0.125, asked for 0.25" in other.stderr
 
-    monkeypatch.setattr(searching, "train", pretend)
+    monkeypatch.setattr(trials, "train", pretend)
     process = run_here("search", colours, *options, *TINY, "--resume")  # the same command goes on
     assert process.returncode == 0, process.stderr
     found = rows(out)
@@ -226,7 +228,8 @@ def test_pictures_of_several_sizes_are_decoded_at_each(run_here, colours, monkey
         sizes.append((recipe.image_size, data.pictures.shape[1:3]))
         return Trained(None, [], 1, 0.5, 0.0, 0.0)
 
-    monkeypatch.setattr(searching, "train", train)
+    monkeypatch.setattr(trials, "train", train)
+    monkeypatch.setattr(searching.keras.backend, "clear_session", lambda: None)
     over = ("--over", "image_size=[[16, 16], [24, 16]]", "--trials", 4, "--fine", 0)
     process = run_here("search", colours, *over, "--epochs", 4, *TINY)
     assert process.returncode == 0, process.stderr
@@ -234,18 +237,30 @@ def test_pictures_of_several_sizes_are_decoded_at_each(run_here, colours, monkey
     assert all(asked == tuple(decoded) for asked, decoded in sizes)
 
 
-def test_two_processes_train_for_real(run_here, colours, tmp_path, monkeypatch) -> None:
+def test_other_process_trains_for_real(run_here, colours, trained, tmp_path, monkeypatch) -> None:
+    """This one pretends, and ends its first trial when the other process has begun the second."""
+    pretend = trials.train
+
+    def wait_for_other(recipe, data, train_index, val_index, folder, *arguments, **options):
+        patience = time.monotonic() + 60
+        while not (folder.parent.parent / "coarse-1").is_dir() and time.monotonic() < patience:
+            time.sleep(0.05)
+        return pretend(recipe, data, train_index, val_index, folder, *arguments, **options)
+
+    monkeypatch.setattr(trials, "train", wait_for_other)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    options = ("--trials", 2, "--fine", 0, "--epochs", 1, "--coarse", 1, "--set", "model=resnet9", "--processes", 2)
+    options = ("--trials", 2, "--fine", 0, "--epochs", 1, "--coarse", 1, "--set", "model=lenet5", "--processes", 2)
     process = run_here("search", colours, *options, *TINY)
     assert process.returncode == 0, process.stderr
+    assert "ended early" not in process.stderr
+    assert len(trained) == 1
     found = rows(tmp_path / "searches/colours")
     assert [(row["stage"], row["state"], row["epochs"]) for row in found] == [
         ("coarse", "complete", "1"),
         ("coarse", "complete", "1"),
     ]
     assert all(0 < float(row["score"]) <= 1 for row in found)
-    assert process.stdout.count("coarse trial ") >= 2
+    assert "trials    2 complete, 0 pruned, 0 failed" in process.stdout

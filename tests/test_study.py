@@ -194,11 +194,11 @@ def test_without_a_score_there_is_no_fine_stage(tmp_path) -> None:
 
 
 def test_several_processes_make_the_asked_number_of_trials_and_one_killed_is_replaced(tmp_path, processes) -> None:
-    started = [processes(tmp_path, 10, 0.05, kill_at) for kill_at in (None, None, 4)]
+    started = [processes(tmp_path, 10, 0.05, kill_at) for kill_at in (None, 4)]
     for process in started:
         process.join(60)
     codes = sorted(process.exitcode for process in started)
-    assert codes in ([-9, 0, 0], [0, 0, 0])  # another process may have taken the fourth trial
+    assert codes in ([-9, 0], [0, 0])  # the other process may have taken that trial
     found = rows(tmp_path)
     killed = [row for row in found if row["state"] == "interrupted"]
     assert len(killed) == codes.count(-9)

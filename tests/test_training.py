@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console as RichConsole
 
-from apps import training
+from apps import epoch_log, training, watchers
 from apps.compete import make_classifier
 from apps.console import Console
 from apps.data import Data
@@ -18,6 +18,7 @@ from apps.epoch_log import EpochLog
 from apps.network import build_network, check_network, compile_network
 from apps.recipes import RECIPES
 from apps.resolve import resolve
+from callbacks import EarlyStopping, HardestExamples
 from callbacks.snapshots import read_snapshot, write_snapshot
 
 CLASSES = {"label": ["dark", "light"]}
@@ -143,22 +144,22 @@ def test_diverged_training_stays_diverged_when_it_is_resumed(data, tmp_path) -> 
 def test_the_best_epoch_is_put_back_once_at_the_end(data, tmp_path, monkeypatch) -> None:
     """Every epoch is a `fit` of its own, and its end must not take the weights of an earlier epoch back."""
     put_back = []
-    monkeypatch.setattr(training.EarlyStopping, "_put_back", lambda stopping: put_back.append(stopping.best_epoch))
+    monkeypatch.setattr(EarlyStopping, "_put_back", lambda stopping: put_back.append(stopping.best_epoch))
     # No epoch with small pictures is the best one, however good its validation.
-    monkeypatch.setattr(training, "validation_score", lambda logs, heads, score: -float(logs["val_loss"] > 0))
+    monkeypatch.setattr(watchers, "validation_score", lambda logs, heads, score: -float(logs["val_loss"] > 0))
     train(data, tmp_path, hardest=0.5, scales=((0.5, 0.4),), epochs=3)
     assert put_back == [1]
 
 
 def test_hardest_examples_are_those_whose_loss_was_highest(data, tmp_path, monkeypatch) -> None:
     """Every example's remembered loss is that of the network as it was when the example came."""
-    chosen, fit = [], training.HardestExamples.choose
+    chosen, fit = [], HardestExamples.choose
 
     def noted(hardest, share):
         chosen.append((hardest.losses.copy(), fit(hardest, share)))
         return chosen[-1][1]
 
-    monkeypatch.setattr(training.HardestExamples, "choose", noted)
+    monkeypatch.setattr(HardestExamples, "choose", noted)
     # Without progress and augmentation the losses of an epoch are those of the network itself.
     still = {"lr": 1e-9, "hardest": 0.25, "epochs": 2, "scales": (), "flip": False, "crop": 0}
     trained = train(data, tmp_path, model="resnet9", norm="none", optimizer="nesterov", label_smoothing=0.0, **still)
@@ -193,7 +194,7 @@ def test_recipes_train(data, tmp_path, name) -> None:
 
 
 def test_training_that_stops_early_says_so(data, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(training, "validation_score", lambda logs, heads, score: 0.5)
+    monkeypatch.setattr(watchers, "validation_score", lambda logs, heads, score: 0.5)
     chosen = {"model": "resnet9", "width": 0.125, "epochs": 4, "batch_size": 8, "precision": "float32", "patience": 1}
     recipe = resolve({**chosen, "image_size": (18, 18)}, 40, (18, 18), list(CLASSES.values()))
     index = np.arange(48)
@@ -205,7 +206,7 @@ def test_training_that_stops_early_says_so(data, tmp_path, monkeypatch, capsys) 
 def test_time_left_knows_that_small_pictures_take_less(monkeypatch) -> None:
     """Two epochs of 10 s and two that take twice as long; then a second sitting that begins with the last."""
     now = [100.0]
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(epoch_log.time, "monotonic", lambda: now[0])
     log = EpochLog(Console(quiet=True), "training", [4, 4, 4, 4], ["label"], work=[4, 4, 8, 8])
     log.on_train_begin()
     now[0] += 5
