@@ -253,9 +253,9 @@ def test_average_without_held_out_pictures_comes_back_after_the_training_has_end
 
 
 def test_every_network_has_its_seed_its_folder_and_its_name(monkeypatch, tmp_path) -> None:
-    def noted(recipe, data, train_index, val_index, folder, console, what, resume):
+    def noted(recipe, data, train_index, val_index, folder, console, what, resume, **_):
         trained.append((recipe.seed, folder.relative_to(tmp_path).as_posix(), what, resume))
-        return SimpleNamespace(models=[None])
+        return SimpleNamespace(models=[None], seconds=1.0)
 
     monkeypatch.setattr(compete, "train", noted)
     none = np.array([], int)
@@ -271,8 +271,10 @@ def test_every_network_has_its_seed_its_folder_and_its_name(monkeypatch, tmp_pat
     ):
         trained: list = []
         plan = SimpleNamespace(recipe=recipe_of(seed=7, seeds=seeds), splits=[(none, none)] * 2, data=None)
-        assert len(compete.train_split(plan, tmp_path, 1, True, Console(quiet=True))) == seeds
-        assert trained == expected
+        order = SimpleNamespace(checkpoint_minutes=2.0)
+        found = compete.train_all(plan, tmp_path, order, True, Console(quiet=True), None)
+        assert [len(networks) for networks in found] == [seeds] * 2
+        assert trained[seeds:] == expected
 
 
 def test_networks_are_weighed_one_by_one_and_stay_as_they_are() -> None:

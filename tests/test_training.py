@@ -72,10 +72,10 @@ def test_predictions_average_the_views_that_the_recipe_names() -> None:
 def test_classifier_carries_the_temperatures_by_the_names_of_the_model() -> None:
     inputs = keras.Input((8, 10, 3))
     classes = {"größe": ["klein", "groß"]}
-    trained = SimpleNamespace(model=keras.Model(inputs, {"gr__e_0": keras.layers.Flatten()(inputs)}))
+    trained = SimpleNamespace(models=[keras.Model(inputs, {"gr__e_0": keras.layers.Flatten()(inputs)})])
     recipe = resolve({"image_size": (8, 10)}, 40, (8, 10), list(classes.values()))
     plan = SimpleNamespace(recipe=recipe, data=SimpleNamespace(classes=classes))
-    assert make_classifier(plan, [trained], {"größe": 0.5}).temperatures == {"gr__e_0": 0.5}
+    assert make_classifier(plan, [Ensemble([trained], [1.0])], {"größe": 0.5}).temperatures == {"gr__e_0": 0.5}
 
 
 def test_training_stopped_between_two_sizes_goes_on_to_the_same_weights(data, tmp_path, monkeypatch) -> None:
@@ -122,7 +122,8 @@ def test_training_stopped_within_epochs_goes_on_to_the_same_weights(data, tmp_pa
 
 
 def test_timed_training_ends_with_the_schedule_however_long_an_epoch_takes(data, tmp_path) -> None:
-    recipe = resolve({"epochs": 20, "width": 0.125, "batch_size": 8, "patience": 0}, 40, (18, 18), [CLASSES["label"]])
+    chosen = {"model": "airbench94", "epochs": 20, "width": 0.125, "batch_size": 8, "image_size": (18, 18)}
+    recipe = resolve(chosen, 40, (18, 18), [CLASSES["label"]])
     index = np.arange(48)
     options = {"seconds": 1.0, "console": Console(quiet=True)}
     trained = training.train(recipe, data, index[:40], index[40:], tmp_path, **options)
