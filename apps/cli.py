@@ -448,7 +448,7 @@ def search(
         bool,
         typer.Option("--resume", help="Go on with the search of --out, or the newest of this data; several may."),
     ] = False,
-    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="The process that this one helps.")] = None,
     memory: Memory = None,
     strict: Strict = False,
     quiet: Quiet = False,

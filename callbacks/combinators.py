@@ -3,6 +3,7 @@
 They take every `LearningRateSchedule`, also Keras' own.
 """
 
+import math
 from collections.abc import Sequence as SequenceOf
 from typing import Any
 
@@ -220,6 +221,8 @@ class Paced(_Combined):
 
     def __init__(self, schedule: LearningRateSchedule, line: SequenceOf[float] = (0.0, 0.0, 1.0)) -> None:
         _require_schedule("schedule", schedule)
+        if len(line) != 3 or not all(math.isfinite(one) for one in line) or not line[2] > 0:
+            raise ValueError(f"`line` must be (step, position, pace) with a positive pace. Received: line={line!r}.")
         super().__init__(schedule=schedule)
         self.line = keras.Variable([float(one) for one in line], trainable=False, dtype="float32", name="pace")
 

@@ -40,8 +40,8 @@ def examples() -> dict[str, Schedule]:
             [callbacks.LinearSchedule(0.1, 60), callbacks.ConstantSchedule(0.02)], [60]
         ),
         "one-cycle, multiplier 0.5": callbacks.Scale(one_cycle, multiplier=0.5),
+        "one-cycle, 1.5 times as fast": callbacks.Paced(one_cycle, (0.0, 0.0, 1.5)),
         "against a one-cycle rate": callbacks.CyclicMomentum(one_cycle),
-        "against a triangular rate": callbacks.CyclicMomentum(callbacks.TriangularSchedule(0.01, 0.1, 20)),
     }
 
 

@@ -13,7 +13,7 @@ needs_pytorch = pytest.mark.skipif(not bench_pytorch.INSTALLED, reason="PyTorch 
 def test_projected_time_is_that_of_all_epochs_at_their_sizes(monkeypatch, capsys) -> None:
     recipe = {**bench_train.RECIPES["cifar10-fast"], "epochs": 10, "scales": ((0.75, 0.6),)}
     recipe |= {"hardest": 0.5, "hardest_from": 0.8}
-    monkeypatch.setitem(bench_train.RECIPES, "cifar10-fast", recipe)
+    monkeypatch.setattr(bench_train, "RECIPES", {"cifar10-fast": recipe})
     monkeypatch.setattr(bench_pytorch, "INSTALLED", False)
     asked = []
 

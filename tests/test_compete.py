@@ -456,7 +456,8 @@ def test_resume_refuses_changed_data_and_a_changed_recipe(run_cli, run_here, col
     process = run_here("compete", colours, "--resume", "--out", "out")
     assert process.returncode == 2
     assert re.search(
-        r"The data have changed since out was begun: labels \(was 60, \w+, is 60, \w+\)\. Start", process.stderr
+        r"have changed since out was begun: labels \(was 60, \w+, is 60, \w+\), validation split \(.*\)\. Start",
+        process.stderr,
     )
 
 

@@ -27,6 +27,17 @@ class Clock(keras.callbacks.Callback):
         self.epochs += 1
 
 
+class Rates(keras.callbacks.Callback):
+    """The rate of every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates: list[float] = []
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        self.rates.append(learning_rate(self.model.optimizer))
+
+
 def model(planned: int) -> keras.Model:
     one = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     one.compile(SGD(Paced(LinearSchedule(1.0, planned * STEPS))), "mse")
@@ -62,12 +73,10 @@ def test_training_ends_when_the_time_is_up_and_the_rate_at_its_end(monkeypatch, 
 
 
 def test_rate_never_jumps_where_the_pace_changes(monkeypatch) -> None:
-    one, clock, rates = model(10), Clock(monkeypatch, 10, 10, 10, 20, 5, 30, 10), []
-    look = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: rates.append(learning_rate(one.optimizer))
-    )
+    one, clock = model(10), Clock(monkeypatch, 10, 10, 10, 20, 5, 30, 10)
+    look = Rates()
     fit(one, clock, look, Deadline(seconds=100, epochs=10, steps=10 * STEPS))
-    falls = -np.diff(rates)
+    falls = -np.diff(look.rates)
     assert (falls > 0).all()
     assert falls.max() < 0.12  # 0.025 a step as planned
 
@@ -93,15 +102,12 @@ def test_pace_reaches_the_weights_and_not_only_the_reports(monkeypatch) -> None:
     one = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     one.compile(SGD(Paced(LinearSchedule(1.0, 10 * STEPS))), lambda y_true, y_pred: y_pred[:, 0])
     one.set_weights([np.zeros((1, 1))])
-    rates: list[float] = []
-    look = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: rates.append(learning_rate(one.optimizer))
-    )
+    look = Rates()
     ones = np.ones((STEPS, 1), "float32")
     clock = Clock(monkeypatch, 20)
     one.fit(ones, ones, 1, 100, 0, [clock, look, Deadline(100, 10, 10 * STEPS)])
-    assert float(one.get_weights()[0][0, 0]) == pytest.approx(-sum(rates), rel=1e-5)
-    assert sum(rates) < 15  # as planned it would be 20.5
+    assert float(one.get_weights()[0][0, 0]) == pytest.approx(-sum(look.rates), rel=1e-5)
+    assert sum(look.rates) < 15  # as planned it would be 20.5
 
 
 def test_other_rates_and_numbers_are_refused() -> None:
@@ -111,5 +117,7 @@ def test_other_rates_and_numbers_are_refused() -> None:
         fit(one, Deadline(10, 2, 8))
     with pytest.raises(ValueError, match="must be positive"):
         Deadline(0, 2, 8)
+    with pytest.raises(ValueError, match=r"`line` must be \(step, position, pace\) with a positive pace"):
+        Paced(LinearSchedule(1.0, 8), (0, 0, 0))
     with pytest.raises(ValueError, match="`pace` must be positive"):
         Paced(LinearSchedule(1.0, 8)).set_pace(2, 0.0)

@@ -13,9 +13,11 @@ import pytest
 import tomli_w
 
 from apps import training
-from apps.compete import estimate, make_classifier
+from apps.compete import make_classifier, out_of_fold, weigh
 from apps.console import Console
 from apps.data import Data
+from apps.ensemble import Ensemble
+from apps.evaluation import evaluate
 from apps.heads import check_heads, in_keras_names, loss_weights
 from apps.network import build_network, check_network, compile_network, make_optimizer
 from apps.recipe import Recipe, check_choices, parse_settings
@@ -176,7 +178,7 @@ def test_learned_weights_resume_bit_by_bit_and_stay_out_of_the_network(data, tmp
     assert kept[0][0].all()  # the log-variances
     assert resumed.history[-1]["loss"] == whole.history[-1]["loss"]
     assert not any("log_variances" in weight.path for weight in resumed.model.weights)
-    classifier = make_classifier(SimpleNamespace(recipe=recipe, data=data), [resumed])
+    classifier = make_classifier(SimpleNamespace(recipe=recipe, data=data), [Ensemble([resumed], [1.0])])
     answers = predict_pictures(classifier, data.pictures[40:])
     assert {head: values.shape for head, values in answers.items()} == {"label": (8, 2), "hair colour": (8, 3)}
 
@@ -194,6 +196,6 @@ def test_a_head_with_few_labels_is_validated_and_estimated_on_these(data, tmp_pa
     plan = SimpleNamespace(
         recipe=recipe, data=data, splits=[(np.arange(40), held_out)], groups=None, test_readable=np.ones(5, bool)
     )
-    expected = estimate(plan, [trained])
-    assert {head: one.pictures for head, one in expected.items()} == {"label": 8, "hair colour": 2}
-    assert expected["hair colour"].accuracy == pytest.approx(right)
+    heads = evaluate("accuracy", out_of_fold(plan, weigh(plan, [[trained]])), data.labels, 5).heads
+    assert {head: one.expected.pictures for head, one in heads.items()} == {"label": 8, "hair colour": 2}
+    assert heads["hair colour"].expected.value == pytest.approx(right)

@@ -66,7 +66,7 @@ while killed < 10:
     arguments = [*command, "--out", f"killed-{run}"]
     arguments += ["--resume"] if os.path.exists(f"killed-{run}/recipe.json") else []
     end = ends.pop(0) if ends else None
-    code = live(arguments, end, None if end else moments.uniform(0.1, 1.0) * whole)
+    code = live(arguments, end, None if end else moments.uniform(0.05, 0.6) * whole)
     lives.append([run, end, code])
     killed += code == -signal.SIGKILL
     run += code == 0

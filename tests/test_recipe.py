@@ -82,6 +82,7 @@ def test_every_limit_is_of_a_field() -> None:
         "flip",
         "vertical_flip",
         "select",
+        "deterministic",
     }  # names of Keras and of networks
 
 
@@ -204,7 +205,7 @@ def test_unknown_recipe_error_lists_the_recipes(tmp_path) -> None:
 def test_resumed_run_refuses_another_recipe_and_other_versions_and_says_where_they_differ() -> None:
     columns = {"targets": ["label"], "group": None, "id_column": None}
     record = {"recipe": {"epochs": 8, "seed": 0, "batch_size": 60}, "choices": {"batch_size": 100}}
-    record |= {"columns": columns, "minutes": None, "versions": package_versions()}
+    record |= {"columns": columns, "minutes": None, "saved_models": "saved_models", "versions": package_versions()}
 
     def asked(choices: dict, **others: object) -> list[str]:
         given = {"columns": columns, "saved_models": "saved_models", "probabilities": False, **others}
@@ -215,6 +216,7 @@ def test_resumed_run_refuses_another_recipe_and_other_versions_and_says_where_th
     assert asked({}, columns=dict.fromkeys(columns)) == []  # worked out again
     assert asked({"epochs": 10, "seed": 0}) == ["epochs is 8, asked for 10"]
     assert asked({}, columns={**columns, "targets": ["kids"]}) == ["targets is ['label'], asked for ['kids']"]
+    assert asked({}, saved_models="elsewhere") == ["saved_models is saved_models, asked for elsewhere"]
     assert asked({}, minutes=5.0) == ["minutes is None, asked for 5.0"]
     record["versions"] = {**package_versions(), "keras": "2.15.0"}
     assert asked({"epochs": 1}) == ["epochs is 8, asked for 1", f"keras was 2.15.0, is {package_versions()['keras']}"]

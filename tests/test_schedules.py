@@ -22,6 +22,7 @@ from callbacks import (
     InverseTimeSchedule,
     LinearSchedule,
     OneCycleSchedule,
+    Paced,
     PiecewiseConstantSchedule,
     PolynomialSchedule,
     Scale,
@@ -156,6 +157,7 @@ CONTRACT: list[tuple[Schedule, float, float]] = [
     ),
     (Sequence([LinearSchedule(0.3, steps=9), CosineSchedule(0.2, steps=9)], boundaries=[11]), 0.0, 0.3),
     (Scale(LinearSchedule(0.4, steps=31, final_rate=0.004), multiplier=0.75), 0.003, 0.3),
+    (Paced(LinearSchedule(0.3, steps=62, final_rate=0.003), line=(0.0, 0.0, 2.0)), 0.003, 0.3),
     (CyclicMomentum(OneCycleSchedule(0.3, 41), low=0.8, high=0.9), 0.8, 0.9),
 ]
 contract = pytest.mark.parametrize(
@@ -382,7 +384,7 @@ def test_gallery_shows_every_schedule_of_the_package(tmp_path: Path) -> None:
 
 @every_schedule
 def test_compiled_fit_moves_the_weights_by_the_rates(schedule: Schedule) -> None:
-    if isinstance(schedule, Scale) and keras.backend.backend() == "jax":
+    if isinstance(schedule, (Scale, Paced)) and keras.backend.backend() == "jax":
         pytest.skip("JAX makes a constant of a variable that the optimiser does not hold; see test_combinators.py")
     moved = rates_of_a_fit(keras.optimizers.SGD(schedule), 35, steps_per_execution=3)
     np.testing.assert_allclose(moved, schedule.values(range(35)), rtol=2e-6, atol=1e-9)
@@ -428,7 +430,7 @@ def test_no_argument_may_be_negative_or_not_finite(schedule: Schedule, wrong: fl
     }
     if isinstance(schedule, Scale):
         plain = {"multiplier": 0.75}
-    assert plain or isinstance(schedule, (PiecewiseConstantSchedule, Sequence))
+    assert plain or isinstance(schedule, (PiecewiseConstantSchedule, Sequence, Paced))
     for name in plain:
         with pytest.raises(ValueError, match=f"`{name}`"):
             type(schedule)(**{**schedule.config, name: wrong})
