@@ -1,5 +1,7 @@
 """The expected score: its interval holds, and is wider where pictures of a group fail together."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -221,3 +223,41 @@ def test_expected_score_is_the_same_every_time_and_needs_a_label() -> None:
     assert expect_score("log_loss", answers, labels, 50) == expect_score("log_loss", answers, labels, 50)
     with pytest.raises(ValueError, match="a head without any label"):
         expect_score("log_loss", answers, {"a": np.full(20, -1)}, 50)
+
+
+def test_macro_f1_of_very_many_classes_takes_little_memory() -> None:
+    generator = np.random.default_rng(0)
+    labels, answers = generator.integers(0, 20_000, 500), np.zeros((500, 20_000), "float32")
+    answers[np.arange(500), np.where(np.arange(500) % 4, labels, 0)] = 1
+    tracemalloc.start()
+    found = expect_score("macro_f1", {"a": answers}, {"a": labels}, 500, draws=100)
+    assert tracemalloc.get_traced_memory()[1] < 400 * 2**20  # 20,000 x 20,000 numbers would be 3.2 GB
+    tracemalloc.stop()
+    assert found.low < found.value < found.high
+
+
+def test_draws_without_a_label_of_a_head_do_not_count_as_perfect() -> None:
+    """A tenth of 400 pictures has a label of the second head: 20 hidden ones have none of it one time in eight."""
+    labels = {"a": np.arange(400) % 2, "b": np.where(np.arange(400) < 40, np.arange(400) % 2, -1)}
+    answers = {head: np.tile([[0.6, 0.4], [0.4, 0.6]], (200, 1)) for head in labels}
+    found = expect_score("log_loss", answers, labels, 20)
+    assert found.value == pytest.approx(-np.log(0.6))
+    assert found.low > 0.35  # with a perfect second head it would be half of the value
+    right = expect_score("accuracy", answers, labels, 20)
+    assert right.low > 0.7  # with none right of the second head, a half
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "log_loss"])
+def test_head_with_the_fewest_labels_decides_how_wide_student_makes_it(name) -> None:
+    """Three labels of the second head, whose predictions are those of the first: 4.3 / 1.96 times as wide, and more."""
+    truth = np.arange(400) % 2
+    answers = np.tile([[0.6, 0.4], [0.4, 0.6]], (200, 1))
+    answers[::5] = answers[::5, ::-1]
+    wide, narrow = (
+        expect_score(
+            name, {"a": answers, "b": answers}, {"a": truth, "b": np.where(np.arange(400) < count, truth, -1)}, 400
+        )
+        for count in (3, 400)
+    )
+    assert wide.pictures == narrow.pictures == 400
+    assert wide.high - wide.low > 4 * (narrow.high - narrow.low)
