@@ -1,7 +1,9 @@
 """What compete says of the held-out pictures: by head and over all heads, in files and on the page."""
 
 import json
+import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -187,3 +189,11 @@ def test_validation_table_of_very_many_probabilities_has_those_of_the_answers(ev
         *("fold_", "fold_predicted", "fold_probability"),
     ]
     np.testing.assert_array_equal(table["kind_probability"], whole[["kind_cat", "kind_dog", "kind_owl"]].max(axis=1))
+
+
+def test_page_names_every_field_of_the_result(digits_run) -> None:
+    result = json.loads((digits_run[0] / "runs/digits/result.json").read_text())
+    page = (Path(__file__).parent.parent / "apps/README.md").read_text(encoding="utf-8")
+    table = page[page.index("### result.json") : page.index("## Recipes")]
+    named = set(re.findall(r"`(\w+)`", table))
+    assert {*result, *result["heads"]["label"], *result["networks"][0], *result["expected"]} <= named
