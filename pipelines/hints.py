@@ -115,7 +115,7 @@ def needed_deviations(groups: np.ndarray | None = None) -> float:
     freedom in another form, s = t (G / (G - 1 + t^2))^0.5. Infinite for fewer than ten groups.
 
     >>> [round(needed_deviations(np.arange(count)), 2) for count in (5, 10, 25, 100_000)]
-    [inf, 3.07, 4.11, 5.0]
+    [inf, 3.07, 4.04, 5.0]
     """
     if groups is None:
         return DEVIATIONS
