@@ -184,10 +184,11 @@ def _area(features: np.ndarray, is_hidden: np.ndarray, groups: np.ndarray | None
 
 
 def _random_groups(groups: np.ndarray, part: float, generator: np.random.Generator) -> np.ndarray:
-    """bool [N]: random whole groups, one at least, that make up about `part` of the pictures, and leave five others."""
+    """bool [N]: random whole groups that make up about `part` of the pictures; both sides have five pictures or more."""
     names, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = generator.permutation(len(names))
-    within = np.cumsum(sizes[order]) <= max(part * len(groups), sizes[order[0]])
+    ends = np.cumsum(sizes[order])
+    within = (ends <= max(part * len(groups), sizes[order[0]])) | (ends - sizes[order] < FOLDS)
     return np.isin(number, order[within][: len(names) - FOLDS])
 
 

@@ -367,6 +367,14 @@ def test_most_pictures_hidden_leave_groups_to_learn_from() -> None:
     assert shift_findings(shift, grouped=True)[0].severity == NOTE
 
 
+def test_one_large_group_leaves_pictures_to_take_as_hidden() -> None:
+    values = np.random.default_rng(0).normal(size=(540, 2))
+    table = pd.DataFrame(values, columns=["brightness", "red"])
+    groups = np.minimum(np.arange(520), 12)  # twelve of one picture, one of 508
+    shift = measure_shift(table[:520], table[520:], groups=groups, rounds=20)
+    assert shift_findings(shift, grouped=True)[0].severity == NOTE
+
+
 def test_hint_in_few_groups_needs_as_rare_a_chance_as_in_many() -> None:
     """Against scipy's t-test of the groups' sums around 0: one in 3.5 million, as five standard errors for many."""
     from scipy.stats import ttest_1samp
