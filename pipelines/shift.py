@@ -184,7 +184,7 @@ def _area(features: np.ndarray, is_hidden: np.ndarray, groups: np.ndarray | None
 
 
 def _random_groups(groups: np.ndarray, part: float, generator: np.random.Generator) -> np.ndarray:
-    """bool [N]: random whole groups that make up about `part` of the pictures; both sides have five pictures or more."""
+    """bool [N]: random whole groups that make up about `part` of the pictures; both sides have at least five."""
     names, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = generator.permutation(len(names))
     ends = np.cumsum(sizes[order])
