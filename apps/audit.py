@@ -65,8 +65,8 @@ def collect(plan: Plan, console: Console, brief: bool = False) -> Evidence:
     encoded, hidden_encoded = plan.encoded[chosen], hidden_encoded[hidden_chosen]
     total = len(chosen) + len(hidden_chosen)
     with console.progress("looking", total) as bar:
-        look = look_at(pictures[chosen], bar.update)
-        hidden_look = look_at(hidden_pictures[hidden_chosen], lambda done: bar.update(len(chosen) + done))
+        look = look_at(_part(pictures, chosen), bar.update)
+        hidden_look = look_at(_part(hidden_pictures, hidden_chosen), lambda done: bar.update(len(chosen) + done))
     places, hidden_places = (_some(len(one), BRIEF_HEADERS if brief else len(one)) for one in (encoded, hidden_encoded))
     with console.progress("headers", len(places) + len(hidden_places)) as bar:
         headers = read_headers(encoded, places, bar.update)
@@ -89,6 +89,11 @@ def collect(plan: Plan, console: Console, brief: bool = False) -> Evidence:
 
 def _sample(pictures: Pictures, brief: bool) -> np.ndarray:
     return _some(len(pictures), BRIEF_STREAMED if brief and isinstance(pictures, Streamed) else len(pictures))
+
+
+def _part(pictures: Pictures, chosen: np.ndarray) -> Pictures:
+    """The chosen pictures; all of them are not copied."""
+    return pictures if len(chosen) == len(pictures) else pictures[chosen]
 
 
 def _some(count: int, most: int) -> np.ndarray:

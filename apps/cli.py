@@ -363,6 +363,11 @@ def check(
     recipe: RecipeName = None,
     settings: Settings = None,
     image_size: ImageSize = None,
+    val: Annotated[
+        str | None,
+        typer.Option(metavar="FRACTION|FOLDS|FILE", help="What `compete` would hold out.", show_default="0.1"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split and of the network.", show_default="0")] = None,
     training: Annotated[
         bool, typer.Option("--training/--no-training", help="Whether to try the network for a moment, too.")
     ] = True,
@@ -374,7 +379,8 @@ def check(
     debug: Debug = False,
 ) -> None:
     """Look for what is wrong with the data, then try the network. Exit code 1 when something serious was found."""
-    choices = recipe_choices(data, recipe, settings, {"image_size": parse_size(image_size)})
+    given = {"image_size": parse_size(image_size), "val": parse_val(val), "seed": seed}
+    choices = recipe_choices(data, recipe, settings, given)
     _start(debug)
     from apps.check import check as run
     from apps.console import Console

@@ -190,10 +190,6 @@ def finish(
         console.warn(f"{missing:,} hidden pictures cannot be read; the expected score is for the others.")
     for line in evaluation.lines():
         console.say(line)
-    if len(held_out.index):
-        ids = competition.train["id"].to_numpy()
-        table = validation_table(evaluation, held_out, data.labels, data.classes, ids, competition.id_column)
-        files.write_table(run / "validation.csv", table)
     predicted = predict_pictures(classifier, plan.test_pictures)
     submission, table = make_submission(plan, predicted)
     if len(submission):
@@ -201,6 +197,10 @@ def finish(
         if order.probabilities:
             files.write_table(run / "probabilities.csv", table)
         console.say(f"wrote     {run / 'submission.csv'}, {len(submission):,} rows")
+    if len(held_out.index):
+        ids = competition.train["id"].to_numpy()
+        table = validation_table(evaluation, held_out, data.labels, data.classes, ids, competition.id_column)
+        files.write_table(run / "validation.csv", table)
 
     with files.whole_file(run / "model.keras") as unfinished:
         ensembles[0].trained[0].model.save(unfinished)

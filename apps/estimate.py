@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array, hstack, vstack
+from scipy.sparse import block_diag, coo_array, csr_array, hstack, vstack
 from scipy.stats import betabinom, norm, t
 
 from apps.scores import find_formula
@@ -52,7 +52,8 @@ def expect_score(
       as were held out and as many as are hidden, and the difference of the two scores is added to the one observed.
       The halves are added for every class that occurs.
 
-    Few groups widen the interval as Student's distribution asks. Not covered: classes of which nothing was held out;
+    Draws without any label of a head say nothing of it. Few groups, of the head that has labels in the fewest, widen
+    the interval as Student's distribution asks. Not covered: classes of which nothing was held out;
     that an average of several networks is better than each of them, which alone predicted its held-out pictures.
 
     Args:
@@ -83,64 +84,97 @@ def expect_score(
     unit = np.arange(len(rows)) if groups is None else np.unique(groups[rows], return_inverse=True)[1].reshape(-1)
     units = int(unit.max()) + 1
     belongs = csr_array((np.ones(len(rows)), (unit, np.arange(len(rows)))), shape=(units, len(rows)))
-    tallies = [formula.tallies(probabilities[head], labels[head]) for head in labels]
-    ends = np.cumsum([table.shape[1] for table in tallies])[:-1]
-
-    def value_of(sums: np.ndarray) -> np.ndarray:
-        return np.mean([formula.value(part) for part in np.split(sums, ends, axis=-1)], axis=0)
-
-    tallies = [belongs @ table for table in tallies]
-    of_prior = [  # a head's says nothing of the other heads
-        _prior(name, labels[head], unit, table.toarray() if formula.is_mean else None, probabilities[head].shape[1])
+    tallies = [belongs @ formula.tallies(probabilities[head], labels[head]) for head in labels]
+    priors = [
+        _prior_of_mean(name, table.toarray(), probabilities[head].shape[1])
+        if formula.is_mean
+        else _prior_of_classes(labels[head], unit, probabilities[head].shape[1])
         for head, table in zip(labels, tallies, strict=True)
     ]
-    empty = [[csr_array((len(one), table.shape[1])) for table in tallies] for one in of_prior]
-    for place, one in enumerate(of_prior):
-        empty[place][place] = csr_array(one)
-    pool = vstack([hstack(tallies), *(hstack(one) for one in empty)], format="csr")
+    pool = vstack([hstack(tallies), block_diag([prior.tallies for prior in priors])], format="csr")
+    answers = vstack([csr_array((units, len(priors))), block_diag([prior.answers[:, None] for prior in priors])])
+    answers = answers.tocsr()
     mass = np.concatenate([np.ones(units), np.full(pool.shape[0] - units, 0.5)])
-    value = float(value_of(np.asarray(hstack(tallies).sum(axis=0))))
+    ends = np.cumsum([table.shape[1] for table in tallies])[:-1]
+
+    def values_of(draw: np.ndarray) -> np.ndarray:
+        """[draws, heads], not a number where there is no label of the head."""
+        columns = []
+        parts = zip(np.split(draw @ pool, ends, axis=1), (draw @ answers).T, priors, strict=True)
+        for sums, wrong, prior in parts:
+            sums[:, sums.shape[1] // 2 :] += wrong[:, None] * prior.frequency
+            counts = sums[:, sums.shape[1] // 2 :].sum(axis=1)
+            columns.append(np.where(counts > 0, formula.value(sums), np.nan))
+        return np.stack(columns, axis=1)
+
+    by_head = np.array([formula.value(np.asarray(table.sum(axis=0))) for table in tallies], float)
+    value = float(by_head.mean())
     drawn = max(1, round((hidden or len(rows)) * units / len(rows)))
     generator = np.random.default_rng(seed)
-    at_a_time = max(1, DRAWN_AT_A_TIME // len(mass))
+    at_a_time = max(1, DRAWN_AT_A_TIME // max(pool.shape))
     parts = []
     for begin in range(0, draws, at_a_time):
         count = min(at_a_time, draws - begin)
         if formula.is_mean:
             shares = generator.standard_gamma(mass, (count, len(mass)))
             shares /= shares.sum(axis=1, keepdims=True)
-            parts.append(value_of(generator.multinomial(drawn, shares) @ pool))
+            parts.append(values_of(generator.multinomial(drawn, shares)))
         else:
             shares = mass / mass.sum()
-            held_out, others = (generator.multinomial(size, shares, count) @ pool for size in (units, drawn))
-            parts.append(value + value_of(others) - value_of(held_out))
-    freedom = max(units - 1, 1)
+            held_out, others = (values_of(generator.multinomial(size, shares, count)) for size in (units, drawn))
+            parts.append(by_head + others - held_out)
+    values = _without_gaps(np.concatenate(parts), by_head, generator).mean(axis=1)
+    freedom = max(min(len(np.unique(unit[known != MISSING])) for known in labels.values()) - 1, 1)
     wider = float(t.ppf((1 + confidence) / 2, freedom) / norm.ppf((1 + confidence) / 2))
-    limits = value + wider * (np.concatenate(parts) - value)
+    limits = value + wider * (values - value)
     low, high = np.quantile(limits, [(1 - confidence) / 2, (1 + confidence) / 2])
     most = 1.0 if formula.higher_is_better else np.inf
     low, high = min(max(float(low), 0.0), value), max(min(float(high), most), value)
     return Estimate(value, low, high, len(rows))
 
 
-def _prior(name: str, labels: np.ndarray, unit: np.ndarray, sums: np.ndarray | None, classes: int) -> np.ndarray:
-    """What the halves that are added tally [P, S]: of as many pictures as a group has, on average.
+@dataclass(frozen=True)
+class _Prior:
+    """What the halves that are added tally, P of them: of as many pictures as a group has, on average.
 
-    `sums` are the tallies of the units, of a score that is a mean.
+    Attributes:
+        tallies: [P, S], without the wrong answers, which would fill all of it.
+        answers: How many wrong answers each has [P].
+        frequency: How these are shared out among the last S / 2 tallies.
     """
+
+    tallies: csr_array
+    answers: np.ndarray
+    frequency: np.ndarray
+
+
+def _prior_of_mean(name: str, sums: np.ndarray, classes: int) -> _Prior:
+    """Of a score that is a mean; `sums` are the tallies of the units."""
+    sums = sums[sums[:, 1] > 0]
+    worst = 0.0 if name == "accuracy" else max(np.log(classes), (sums[:, 0] / sums[:, 1]).max())
+    halves = sums[:, 1].mean() * np.array([[1.0 if name == "accuracy" else 0.0, 1.0], [worst, 1.0]])
+    return _Prior(csr_array(halves), np.zeros(2), np.zeros(1))
+
+
+def _prior_of_classes(labels: np.ndarray, unit: np.ndarray, classes: int) -> _Prior:
+    """Of macro F1, for every class that occurs; a wrong answer is any class, by frequency."""
     known = labels != MISSING
-    if sums is not None:
-        sums = sums[sums[:, 1] > 0]
-        worst = 0.0 if name == "accuracy" else max(np.log(classes), (sums[:, 0] / sums[:, 1]).max())
-        return sums[:, 1].mean() * np.array([[1.0 if name == "accuracy" else 0.0, 1.0], [worst, 1.0]])
     counts = np.bincount(labels[known], minlength=classes)
     groups = coo_array((np.ones(known.sum()), (unit[known], labels[known])), shape=(unit.max() + 1, classes)).tocsr()
     occurs = np.flatnonzero(counts)
     pictures = counts[occurs] / (groups > 0).sum(axis=0)[occurs]
-    truth = np.eye(classes)[occurs]
-    answer = np.tile(counts / counts.sum(), (len(occurs), 1))  # a wrong one is any class, by frequency
-    right, wrong = np.hstack([2 * truth, 2 * truth]), np.hstack([0 * truth, truth + answer])
-    return np.vstack([right, wrong]) * np.tile(pictures, 2)[:, None]
+    truth = csr_array((pictures, (np.arange(len(occurs)), occurs)), shape=(len(occurs), classes))
+    tallies = vstack([hstack([2 * truth, 2 * truth]), hstack([csr_array(truth.shape), truth])])
+    return _Prior(tallies, np.append(np.zeros(len(occurs)), pictures), counts / counts.sum())
+
+
+def _without_gaps(values: np.ndarray, by_head: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """The values [draws, heads] with others of the same head, drawn at random, for those that are not a number."""
+    for column, value in zip(values.T, by_head, strict=True):
+        gaps = np.isnan(column)
+        if gaps.any():
+            column[gaps] = value if gaps.all() else generator.choice(column[~gaps], gaps.sum())
+    return values
 
 
 def expect_accuracy(

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array, csr_array, dia_array
 
 from apps.calibration import Calibration, Reliability, calibrate, reliability
 from apps.estimate import Estimate, expect_score
 from apps.scores import FORMULAS, score
 from pipelines.labels import MISSING
+
+MOST_PROBABILITIES = 10_000_000  # that validation.csv holds; of more only the answers'
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class HeadEvaluation:
         log_loss_before: The log loss before calibration.
         calibration: The temperature, and the probabilities that all other figures are of.
         before, after: Confidence against accuracy, before and after calibration.
-        confusion: How many pictures of a class (row) got which answer (column), [K, K].
+        confusion: How many pictures of a class (row) got which answer (column), [K, K], sparse.
     """
 
     expected: Estimate
@@ -49,7 +52,7 @@ class HeadEvaluation:
     calibration: Calibration
     before: Reliability
     after: Reliability
-    confusion: np.ndarray
+    confusion: csr_array
 
     def describe(self) -> dict[str, Any]:
         """What result.json says of the head."""
@@ -138,8 +141,8 @@ def evaluate(
         calibration = calibrate(before, values, group, seed)
         after = calibration.probabilities
         known = values != MISSING
-        confusion = np.zeros((after.shape[1],) * 2, int)
-        np.add.at(confusion, (values[known], after[known].argmax(axis=1)), 1)
+        pairs = values[known], after[known].argmax(axis=1)
+        confusion = coo_array((np.ones(known.sum(), int), pairs), shape=(after.shape[1],) * 2).tocsr()
         accuracy = expect_score("accuracy", {head: after}, {head: values}, hidden, group)
         heads[head] = HeadEvaluation(
             accuracy
@@ -162,33 +165,37 @@ def evaluate(
     return Evaluation(name, expected, heads)
 
 
-def class_table(confusion: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+def class_table(confusion: np.ndarray | csr_array, names: Sequence[str]) -> list[dict[str, Any]]:
     """By class: pictures, precision, recall and F1 (None where there is nothing to divide by), and its worst rival.
 
     >>> class_table(np.array([[8, 2], [1, 9]]), ["cat", "dog"])[0]["rival"]
     ('dog', 2)
     """
+    confusion = csr_array(confusion)
+    right = confusion.diagonal()
+    mistakes = confusion - dia_array((right[None], [0]), shape=confusion.shape)
+    columns = (
+        right,
+        confusion.sum(axis=1),
+        confusion.sum(axis=0),
+        mistakes.argmax(axis=1),
+        mistakes.max(axis=1).toarray(),
+    )
     table = []
-    for number, name in enumerate(names):
-        right, pictures, answers = (int(n) for n in (confusion[number, number], *_margins(confusion, number)))
-        others = np.where(np.arange(len(names)) == number, -1, confusion[number])
-        rival = int(others.argmax())
+    for name, *row in zip(names, *(np.ravel(column).tolist() for column in columns), strict=True):
+        correct, pictures, answers, rival, taken = row
         table.append(
             {
                 "name": name,
                 "pictures": pictures,
                 "answers": answers,
-                "precision": right / answers if answers else None,
-                "recall": right / pictures if pictures else None,
-                "f1": 2 * right / (pictures + answers) if pictures + answers else None,
-                "rival": (names[rival], int(others[rival])) if others[rival] > 0 else None,
+                "precision": correct / answers if answers else None,
+                "recall": correct / pictures if pictures else None,
+                "f1": 2 * correct / (pictures + answers) if pictures + answers else None,
+                "rival": (names[rival], taken) if taken > 0 else None,
             }
         )
     return table
-
-
-def _margins(confusion: np.ndarray, number: int) -> tuple[int, int]:
-    return confusion[number].sum(), confusion[:, number].sum()
 
 
 def validation_table(
@@ -201,8 +208,10 @@ def validation_table(
 ) -> pd.DataFrame:
     """A row for every held-out picture: its id, its fold, and by head the true class, the answer, the probabilities.
 
-    A missing label is empty. The probabilities are those that the estimate is of: calibrated without the picture.
+    A missing label is empty. The probabilities are those that the estimate is of: calibrated without the picture. Where
+    they are more than ten million numbers, only that of the answer is in the table.
     """
+    numbers = len(held_out.index) * sum(len(names) for names in classes.values())
     columns: dict[str, Any] = {id_column: ids[held_out.index]}
 
     def add(name: str, values: Any) -> None:
@@ -216,6 +225,9 @@ def validation_table(
         probabilities = held_out.probabilities[head] if one is None else one.calibration.probabilities
         add(head, np.array([*names, ""], object)[labels[head][held_out.index]])  # the last for -1, which is missing
         add(f"{head}_predicted", np.array(names, object)[probabilities.argmax(axis=1)])
+        if numbers > MOST_PROBABILITIES:
+            add(f"{head}_probability", probabilities.max(axis=1))
+            continue
         for number, name in enumerate(names):
             add(name if len(classes) == 1 else f"{head}_{name}", probabilities[:, number])
     return pd.DataFrame(columns)

@@ -25,7 +25,9 @@ TOLERANCE = 0.25  # by which the first loss may differ from ln K, as a share of 
 FIRST_LOSS_PICTURES = 256
 FEW, MOST_FEW_STEPS = 32, 200  # pictures to over-fit, and in how many steps at most
 FEW_RATE = 1e-3  # of Adam, which over-fits whatever the recipe's own rate is
+HIGH, LOOK_EVERY = 0.8, 10  # from which accuracy on, and how often, the network is looked at as it predicts
 STEPS, FALL = 100, 0.1  # of a trial, and by which share its loss must fall
+MANY_CLASSES, DEVIATIONS = 100, 4.0  # with more, it must fall only by more standard errors than that
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class FirstSteps:
 
     Attributes:
         losses: The loss before any training, and ln K.
-        accuracy: The best on the few pictures, the worst of the heads; 1 when they were over-fitted.
+        accuracy: The best on the few pictures, the worst of the heads; 1 when over-fitted, None without labels.
         few_steps: Steps that took.
         rate: That made the loss fall; None where none of those tried did.
         fall: The loss at the beginning and at the end of the trial at that rate (of the last one without).
@@ -43,7 +45,7 @@ class FirstSteps:
     """
 
     losses: dict[str, tuple[float, float]]
-    accuracy: float
+    accuracy: float | None
     few_steps: int
     rate: float | None
     fall: tuple[float, float]
@@ -81,9 +83,12 @@ def first_steps(plan: Plan, console: Console) -> FirstSteps:
 
     model.set_weights(start)
     accuracy, few_steps = overfit(model, data, train_index, recipe.seed, console)
-    few = min(FEW, len(train_index))
-    console.say(f"step 2    {accuracy:.0%} of {few} pictures without augmentation after {few_steps} steps")
-    if accuracy < 1:
+    few = len(few_pictures(data, train_index, recipe.seed))
+    if accuracy is None:
+        console.say("step 2    no picture to train on has a label")
+    else:
+        console.say(f"step 2    {accuracy:.0%} of {few} pictures without augmentation after {few_steps} steps")
+    if accuracy is not None and accuracy < 1:
         found.append(
             Finding(
                 "few pictures are not over-fitted",
@@ -108,9 +113,10 @@ def first_steps(plan: Plan, console: Console) -> FirstSteps:
         found.append(
             Finding(
                 "no rate makes the loss fall",
-                SERIOUS,
+                WARNING if (many := max(data.num_classes.values()) > MANY_CLASSES) else SERIOUS,
                 f"Within {STEPS} steps the loss does not fall by {FALL:.0%} at rates of {recipe.lr * 0.1:.2g}, "
-                f"{recipe.lr:.2g} and {recipe.lr * 10:.2g}.",
+                f"{recipe.lr:.2g} and {recipe.lr * 10:.2g}"
+                f"{', nor by more than it scatters; so many classes may take longer.' if many else '.'}",
                 0,
                 advice="`kerascnn lr-find DATA` sweeps all rates; look at the augmentation with `kerascnn show DATA`.",
             )
@@ -151,19 +157,40 @@ def first_losses(model: keras.Model, data: Data, index: np.ndarray) -> dict[str,
     return losses
 
 
-def overfit(model: keras.Model, data: Data, index: np.ndarray, seed: int, console: Console) -> tuple[float, int]:
+def few_pictures(data: Data, index: np.ndarray, seed: int) -> np.ndarray:
+    """Places of up to 32 random pictures with labels, of all heads alike; ascending."""
+    mixed = np.random.default_rng(seed).permutation(index)
+    labelled = [mixed[values[mixed] != MISSING] for values in data.labels.values()]
+    in_turn = np.concatenate([places[: -(-FEW // len(labelled))] for places in labelled] + labelled)
+    _, first = np.unique(in_turn, return_index=True)
+    return np.sort(in_turn[np.sort(first)[:FEW]])
+
+
+def overfit(model: keras.Model, data: Data, index: np.ndarray, seed: int, console: Console) -> tuple[float | None, int]:
     """The best accuracy on a few pictures, the worst of the heads, and the steps until then; all right ends it.
 
     Trained with Adam, whose rate hardly depends on the network, so that this tests network, pictures and labels alone.
+    Right is what is so in training, or as the network predicts: dropout spoils the one, statistics of BatchNorm that
+    lag behind the other. Heads without a label among the pictures do not count; None where no head has any.
     """
-    heads = list(data.classes)
-    count = min(FEW, len(index))
-    chosen = np.sort(np.random.default_rng(seed).choice(index, count, replace=False))
+    chosen = few_pictures(data, index, seed)
+    heads = [head for head, values in data.labels.items() if (values[chosen] != MISSING).any()]
+    if not heads:
+        return None, 0
+    count = len(chosen)
+    pictures = np.concatenate([*read_batches(data.pictures[chosen], count)]).astype("float32")
+
+    def predicted() -> float:
+        outputs = model(pictures, training=False)
+        known = {head: data.labels[head][chosen] != MISSING for head in heads}
+        answers = {head: np.asarray(keras.ops.convert_to_numpy(outputs[head])).argmax(axis=1) for head in heads}
+        return min(float((answers[head] == data.labels[head][chosen])[known[head]].mean()) for head in heads)
+
     batches = iter(make_train(data.pictures, data.labels, data.num_classes, index=chosen, batch_size=count, seed=seed))
     model.compile(
         keras.optimizers.Adam(FEW_RATE),
-        loss={head: keras.losses.CategoricalCrossentropy(from_logits=True) for head in heads},
-        weighted_metrics={head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in heads},
+        loss={head: keras.losses.CategoricalCrossentropy(from_logits=True) for head in data.classes},
+        weighted_metrics={head: [keras.metrics.CategoricalAccuracy(name="accuracy")] for head in data.classes},
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
     best, step = 0.0, 0
@@ -171,8 +198,11 @@ def overfit(model: keras.Model, data: Data, index: np.ndarray, seed: int, consol
         for step in range(1, MOST_FEW_STEPS + 1):
             model.reset_metrics()
             logs = model.train_on_batch(*next(batches), return_dict=True)
-            values = [float(value) for name, value in logs.items() if name.endswith("accuracy")]
-            best = max(best, min(values))
+            # Keras puts the head's name before a metric's where there are several heads.
+            now = min(float(logs[f"{head}_accuracy" if f"{head}_accuracy" in logs else "accuracy"]) for head in heads)
+            if (now >= HIGH and step % LOOK_EVERY == 0) or step == MOST_FEW_STEPS:
+                now = max(now, predicted())
+            best = max(best, now)
             bar.update(step, f"accuracy {best:.0%}")
             if best >= 1:
                 break
@@ -184,7 +214,9 @@ def falls(
 ) -> tuple[bool, tuple[float, float], int]:
     """Whether the recipe's training makes the loss fall by a tenth within 100 steps; the losses, the steps it took.
 
-    The schedule is that of a training of 100 steps; the losses compared are means of 3 and of 5 steps.
+    With more than a hundred classes a tenth of ln K is more than so few steps need to give: then it is enough that the
+    last ten losses are lower than the first ten by four standard errors, whose size the changes from one to the next
+    tell. The schedule is that of a training of 100 steps; the losses compared are means of 3 and of 5 steps.
     """
     compile_network(model, recipe, data.num_classes, STEPS)
     batches = iter(training_batches(recipe, data, index))
@@ -199,4 +231,9 @@ def falls(
             first, last = float(np.mean(losses[:3])), float(np.mean(losses[-5:]))
             if len(losses) >= 10 and last <= (1 - FALL) * first:
                 return True, (first, last), len(losses)
+    if max(data.num_classes.values()) > MANY_CLASSES and np.isfinite(losses).all():
+        fallen = float(np.mean(losses[:10]) - np.mean(losses[-10:]))
+        scatter = float(np.std(np.diff(losses))) / math.sqrt(2)
+        if fallen > DEVIATIONS * scatter * math.sqrt(2 / 10):
+            return True, (float(np.mean(losses[:10])), float(np.mean(losses[-10:]))), len(losses)
     return False, (float(np.mean(losses[:3])), float(np.mean(losses[-5:]))), len(losses)

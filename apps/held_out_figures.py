@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from apps.calibration import Reliability
 from apps.evaluation import HeadEvaluation
@@ -42,7 +43,7 @@ def _draw_bins(curve: Any, counts: Any, bins: Reliability, name: str, colour: st
     counts.stairs(bins.count, np.linspace(0, 1, len(bins.count) + 1), color=colour, linestyle=style)
 
 
-def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> bytes:
+def draw_confusion(confusion: np.ndarray | csr_array, names: Sequence[str]) -> bytes:
     """The share of a class's pictures that got which answer, as a PNG; of the 30 classes most mixed up.
 
     Args:
@@ -53,8 +54,9 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> bytes:
 
     shown = shown_classes(confusion)
     count = len(shown)
-    part = confusion[np.ix_(shown, shown)]
-    shares = part / np.maximum(confusion[shown].sum(axis=1, keepdims=True), 1)
+    rows = csr_array(confusion)[shown]
+    part = rows[:, shown].toarray()
+    shares = part / np.maximum(rows.sum(axis=1)[:, None], 1)
     labels = [name if len(name) <= 20 else f"{name[:19]}…" for name in (names[number] for number in shown)]
     side = max(3.0, 0.36 * count)
     figure = Figure(figsize=(side + 2.2, side + 1.2), layout="constrained")
@@ -69,9 +71,9 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> bytes:
     return as_png(figure)
 
 
-def shown_classes(confusion: np.ndarray) -> np.ndarray:
+def shown_classes(confusion: np.ndarray | csr_array) -> np.ndarray:
     """Which classes the matrix shows, ascending: all, or the 30 with the most mistakes from or to them."""
-    mistakes = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
+    mistakes = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * confusion.diagonal()
     return np.sort(np.argsort(-mistakes, kind="stable")[:MOST_CLASSES])
 
 

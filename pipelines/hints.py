@@ -1,11 +1,13 @@
 """Hints that give the label away without a look at the picture: how far the label follows from each of them."""
 
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm, t
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.tree import DecisionTreeClassifier
 
@@ -16,6 +18,7 @@ FOLDS = 5
 MOST_PICTURES = 10_000  # an evenly spaced sample of more
 FEWEST_PICTURES = 40
 DEVIATIONS = 5.0  # standard errors that a gain must have to be spoken of
+FEWEST_GROUPS = 10  # of fewer, no gain can be told from chance
 GAINS = ((SERIOUS, 0.5), (WARNING, 0.25), (NOTE, 0.1))  # share of the majority's errors that a hint avoids
 SOLE, SOLE_PICTURES = 0.9, 10  # precision and recall from which on a hint gives a class away; pictures it must have
 OF_FILES = {"file size", "picture size", "file format"}  # which a network may see; it never sees ids and positions
@@ -64,10 +67,12 @@ def hint_findings(
         if len(known) < FEWEST_PICTURES or len(np.unique(values[known])) < 2:
             continue
         truth, group = values[known], None if groups is None else groups[known]
-        for name, feature in features.items():
-            table = feature[known]
-            if (table == table[0]).all():
-                continue
+        varied = {name: table[known] for name, table in features.items() if (table[known] != table[known[0]]).any()}
+        number = FEWEST_GROUPS if group is None else len(np.unique(group))
+        if varied and number < FEWEST_GROUPS:
+            what = f"{head}: {number} groups are too few to judge whether the class follows from {', '.join(varied)}."
+            found.append(Finding("hints cannot be judged", NOTE, what, 0))
+        for name, table in varied.items() if number >= FOLDS else ():
             finding = _judge(name, head, truth, predict_unseen(table, truth, group), classes[head], group)
             if finding is not None:
                 found.append(finding)
@@ -103,6 +108,24 @@ def deviations(differences: np.ndarray, groups: np.ndarray | None = None) -> flo
     return float(differences.sum() / max(np.sqrt(np.square(differences).sum()), 1e-12))
 
 
+def needed_deviations(groups: np.ndarray | None = None) -> float:
+    """How large `deviations` must be to be spoken of: 5; with groups, what is as unlikely for so few as 5 for many.
+
+    The sum of G values in standard errors from 0 is at most the root of G, and Student's t with G - 1 degrees of
+    freedom in another form, s = t (G / (G - 1 + t^2))^0.5. Infinite for fewer than ten groups.
+
+    >>> [round(needed_deviations(np.arange(count)), 2) for count in (5, 10, 25, 100_000)]
+    [inf, 3.07, 4.04, 5.0]
+    """
+    if groups is None:
+        return DEVIATIONS
+    count = len(np.unique(groups))
+    if count < FEWEST_GROUPS:
+        return math.inf
+    quantile = float(t.isf(norm.sf(DEVIATIONS), count - 1))
+    return quantile * math.sqrt(count / (count - 1 + quantile**2))
+
+
 def _judge(
     name: str,
     head: str,
@@ -113,7 +136,7 @@ def _judge(
 ) -> Finding | None:
     right, majority = predicted == truth, np.bincount(truth).argmax() == truth
     accuracy, base = float(right.mean()), float(majority.mean())
-    if deviations(right.astype(float) - majority, groups) < DEVIATIONS:
+    if deviations(right.astype(float) - majority, groups) < needed_deviations(groups):
         gain = 0.0
     else:
         gain = (accuracy - base) / max(1 - base, 1e-9)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipelines.finding import NOTE, WARNING, Finding, Ids, share
-from pipelines.hints import deviations
+from pipelines.hints import FEWEST_GROUPS, deviations, needed_deviations
 from pipelines.labels import MISSING
 
 NEIGHBOURS = 10
@@ -14,7 +14,6 @@ PRECISION = 0.9  # how often neighbours that agree so must be right, to be belie
 MOST_REFERENCES = 10_000
 CHUNK = 500
 FEWEST_PICTURES = 50
-DEVIATIONS = 5.0  # standard errors by which the neighbours must beat the largest class
 
 
 def label_noise_findings(
@@ -27,7 +26,7 @@ def label_noise_findings(
     """For every head the pictures that nine of their ten nearest neighbours of other groups contradict.
 
     Where such neighbours are not right nine times in ten, colours and shapes this coarse tell too little, and a note
-    says so.
+    says so; as one does of fewer than ten groups.
 
     Args:
         thumbnails: uint8 [N, side, side, 3].
@@ -42,9 +41,14 @@ def label_noise_findings(
         if len(known) < FEWEST_PICTURES:
             continue
         truth, group = values[known], None if groups is None else groups[known]
-        votes = neighbour_votes(thumbnails[known], truth, len(classes[head]), group)
+        if group is not None and (number := len(np.unique(group))) < FEWEST_GROUPS:
+            what = f"{head}: {number} groups are too few to judge whether labels are wrong."
+            found.append(Finding("label noise cannot be judged", NOTE, what, 0))
+            continue
+        voted = neighbour_classes(thumbnails[known], truth, group)
         usual = np.bincount(truth).argmax()
-        said, sure = votes.argmax(axis=1), votes.max(axis=1) >= AGREEING
+        said, agreeing = majority_of(voted)
+        sure = agreeing >= AGREEING
         right = said == truth
         rest = f"; nearest neighbours are right on {share(right.mean(), 1)}, the largest class on " + share(
             (truth == usual).mean(), 1
@@ -55,8 +59,8 @@ def label_noise_findings(
         for number in np.unique(said[telling]):
             named = telling & (said == number)
             trusted |= named & (right[named].mean() >= PRECISION)
-        beats = deviations(right.astype(float) - (truth == usual), group) >= DEVIATIONS
-        wrong = trusted & ~right & (votes[np.arange(len(truth)), truth] == 0)
+        beats = deviations(right.astype(float) - (truth == usual), group) >= needed_deviations(group)
+        wrong = trusted & ~right & (voted != truth[:, None]).all(axis=1)
         if not beats or not trusted.any():
             what = f"{head}: coarse colours and shapes tell too little of the class to find wrong labels{rest}."
             found.append(Finding("label noise cannot be judged", NOTE, what, 0))
@@ -80,10 +84,8 @@ def label_noise_findings(
     return found
 
 
-def neighbour_votes(
-    thumbnails: np.ndarray, labels: np.ndarray, classes: int, groups: np.ndarray | None = None
-) -> np.ndarray:
-    """int [N, classes]: how many of a picture's ten nearest neighbours have each class.
+def neighbour_classes(thumbnails: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
+    """int [N, up to 10]: the classes of a picture's ten nearest neighbours, ascending; `MISSING` first where some lack.
 
     Neighbours are other pictures, of other groups, among at most 10,000 drawn at random; distances are those of the
     thumbnails at half their size.
@@ -96,14 +98,25 @@ def neighbour_votes(
     others = values[references]
     lengths = np.square(others).sum(axis=1)
     number = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
-    votes = np.zeros((count, classes), int)
     nearest = min(NEIGHBOURS, len(references) - 1)
+    classes = np.full((count, nearest), MISSING)
     for begin in range(0, count, CHUNK):
         part = slice(begin, begin + CHUNK)
         distance = lengths - 2 * (values[part] @ others.T)
         distance[number[part, None] == number[references]] = np.inf
         found = np.argpartition(distance, nearest, axis=1)[:, :nearest]
-        rows = np.arange(len(found))[:, None]
-        usable = np.isfinite(distance[rows, found])
-        np.add.at(votes[part], (np.broadcast_to(rows, found.shape)[usable], labels[references[found]][usable]), 1)
-    return votes
+        usable = np.isfinite(np.take_along_axis(distance, found, axis=1))
+        classes[part] = np.where(usable, labels[references[found]], MISSING)
+    return np.sort(classes, axis=1)
+
+
+def majority_of(voted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The class that most of them have and how many, each [N]; of `neighbour_classes`, of equal ones the lowest.
+
+    >>> majority_of(np.array([[2, 7, 7, 9], [-1, -1, 3, 4]]))
+    (array([7, 3]), array([2, 1]))
+    """
+    counts = (voted[:, :, None] == voted[:, None, :]).sum(axis=2) * (voted != MISSING)
+    place = counts.argmax(axis=1)
+    rows = np.arange(len(voted))
+    return voted[rows, place], counts[rows, place]

@@ -1,5 +1,6 @@
 """Whether the hidden pictures are of the same kind as the labelled ones: a classifier told to tell them apart."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipelines.finding import NOTE, SERIOUS, WARNING, Finding
-from pipelines.hints import folds_of
+from pipelines.hints import FOLDS, folds_of
 
 MOST_PICTURES = 3000  # of each kind; an evenly spaced sample of more
 FEWEST_PICTURES = 20
+FEWEST_GROUPS = 10  # of fewer, what chance gives cannot be measured
 DEVIATIONS = 3.0  # standard errors that the area must have above what chance gives
 AREAS = ((SERIOUS, 0.7), (WARNING, 0.6), (NOTE, 0.55))
 NOTABLE = 0.2  # standard deviations between two means that are spoken of
@@ -39,7 +41,8 @@ class Shift:
     """How well labelled and hidden pictures are told apart.
 
     Attributes:
-        auc: Area under the ROC curve on pictures that the classifier has not seen: 0.5 is not at all, 1 is always.
+        auc: Area under the ROC curve on pictures that the classifier has not seen: 0.5 is not at all, 1 is always. Not
+            a number, as the next two, where there are too few groups to say.
         chance: What it is where there is no difference: 0.5, or with groups the mean for random groups taken as hidden.
         spread: Its standard deviation by chance.
         differences: (statistic, mean of the labelled, mean of the hidden, difference in standard deviations), the
@@ -91,7 +94,7 @@ def measure_shift(
     Without groups, the area by chance has the mean 0.5 and the variance of the Mann-Whitney statistic. Pictures of one
     group look alike, and the groups of the hidden ones are not known: pictures of one of these are on both sides of a
     fold, which alone raises the area. What this gives is measured: random groups of the labelled pictures are taken as
-    hidden, without their groups, `rounds` times.
+    hidden, without their groups, `rounds` times. Of fewer than ten groups nothing can be said.
 
     Args:
         labelled, hidden: `picture_statistics` of both.
@@ -100,12 +103,14 @@ def measure_shift(
         groups: Of the labelled pictures; None without groups.
         rounds: See above.
     """
+    if groups is not None and len(np.unique(groups)) < FEWEST_GROUPS:
+        return Shift(math.nan, math.nan, math.nan, _differences(labelled, hidden))
     both = pd.concat([labelled, hidden], ignore_index=True)
     is_hidden = np.arange(len(both)) >= len(labelled)
     features = _features(both, thumbnails, kinds)
     auc = _area(features, is_hidden, groups)
     chance, spread = 0.5, float(np.sqrt((len(both) + 1) / (12 * len(labelled) * len(hidden))))
-    if groups is not None and len(np.unique(groups)) >= 10:
+    if groups is not None:
         areas = []
         for number in range(rounds):
             taken = _random_groups(groups, len(hidden) / len(both), np.random.default_rng(number))
@@ -123,6 +128,12 @@ def shift_findings(shift: Shift, grouped: bool = False) -> list[Finding]:
         for name, one, other, difference in shift.differences[:3]
         if abs(difference) >= NOTABLE
     ]
+    if math.isnan(shift.auc):
+        what = (
+            f"There are too few groups (fewer than {FEWEST_GROUPS}) to say whether hidden pictures are of another kind"
+        )
+        what += f"; labelled against hidden: {', '.join(told)}." if told else "."
+        return [Finding("hidden pictures cannot be compared", NOTE, what, 0)]
     usual = f"random groups of the labelled ones with {shift.chance:.2f}" if grouped else "chance gives 0.50"
     what = f"A simple classifier tells hidden from labelled pictures with an AUC of {shift.auc:.2f}, {usual}"
     severity = next((severity for severity, least in AREAS if shift.auc - shift.chance >= least - 0.5), None)
@@ -158,27 +169,27 @@ def _features(
 
 
 def _area(features: np.ndarray, is_hidden: np.ndarray, groups: np.ndarray | None) -> float:
-    """Of unseen pictures. The first ones are labelled, and `groups` are theirs; each hidden one is its own group."""
+    """Of unseen pictures. The first ones are labelled, and `groups`, five at least, are theirs.
+
+    Labelled and hidden pictures are dealt into folds separately, so that there are both in every fold.
+    """
     count = int((~is_hidden).sum())
-    own = np.concatenate(
-        [
-            np.unique(groups, return_inverse=True)[1] if groups is not None else np.arange(count),
-            len(features) + np.arange(len(features) - count),
-        ]
-    )
     scores = np.zeros(len(features))
-    for train, test in folds_of(len(features), own):
+    parts = folds_of(count, groups), folds_of(len(features) - count, None)
+    for (train, test), (hidden_train, hidden_test) in zip(*parts, strict=True):
+        train, test = np.append(train, count + hidden_train), np.append(test, count + hidden_test)
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200))
         scores[test] = model.fit(features[train], is_hidden[train]).decision_function(features[test])
     return float(roc_auc_score(is_hidden, scores))
 
 
 def _random_groups(groups: np.ndarray, part: float, generator: np.random.Generator) -> np.ndarray:
-    """bool [N]: random whole groups that make up about `part` of the pictures."""
+    """bool [N]: random whole groups that make up about `part` of the pictures; both sides have at least five."""
     names, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = generator.permutation(len(names))
-    within = np.cumsum(sizes[order]) <= max(part * len(groups), sizes[order[0]])
-    return np.isin(number, order[within])
+    ends = np.cumsum(sizes[order])
+    within = (ends <= max(part * len(groups), sizes[order[0]])) | (ends - sizes[order] < FOLDS)
+    return np.isin(number, order[within][: len(names) - FOLDS])
 
 
 def _differences(labelled: pd.DataFrame, hidden: pd.DataFrame) -> tuple[tuple[str, float, float, float], ...]:

@@ -7,7 +7,8 @@ import numpy as np
 from pipelines.look import Look
 
 DIMENSIONS = 48  # principal components that the search compares first
-CHUNK = 1024  # pictures compared with all others at once
+CHUNK = 1024  # pictures compared with all others at once, at most
+PRODUCTS = 2**26  # numbers that such a comparison may have in memory
 # Of thumbnails, from which each channel's mean is taken: 1 - correlation, which neither light nor contrast changes.
 FARTHEST = 0.03
 # The same of the differences between neighbouring pixels, in which two skies or two shirts on one floor differ.
@@ -79,8 +80,9 @@ def near_pairs(thumbnails: np.ndarray, rows: int | None = None) -> tuple[np.ndar
     bound = np.concatenate([short, rest[:, None]], axis=1)
     farthest = usual_detail(thumbnails)
     found, total = [np.zeros((0, 2), int)], 0
-    for begin in range(0, count if rows is None else rows, CHUNK):
-        chunk = bound[begin : begin + CHUNK if rows is None else min(begin + CHUNK, rows)]
+    end, height = count if rows is None else rows, min(CHUNK, max(1, PRODUCTS // count))
+    for begin in range(0, end, height):
+        chunk = bound[begin : min(begin + height, end)]
         places = np.flatnonzero(chunk @ bound[begin:].T >= 1 - FARTHEST - 1e-5)
         one, other = places // (count - begin) + begin, places % (count - begin) + begin
         pairs = np.stack([one, other], axis=1)[other > one]

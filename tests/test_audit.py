@@ -1,6 +1,7 @@
 """The audit: every fault that it knows is planted once and found; of clean pictures nothing serious is said."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,12 @@ import pytest
 from PIL import Image
 from scipy.stats import norm
 
+import pipelines.twins as twins_module
 from pipelines.duplicates import contradictions, duplicate_findings, straddling
 from pipelines.encoded import Encoded
 from pipelines.finding import NOTE, SERIOUS, WARNING, Finding, by_severity
-from pipelines.hints import deviations, hint_features, hint_findings
-from pipelines.label_noise import label_noise_findings, neighbour_votes
+from pipelines.hints import deviations, hint_features, hint_findings, needed_deviations
+from pipelines.label_noise import label_noise_findings, neighbour_classes
 from pipelines.labels import MISSING
 from pipelines.look import look_at, read_headers
 from pipelines.shift import measure_shift, picture_statistics, shift_findings
@@ -112,6 +114,20 @@ def test_blank_pictures_are_equal_but_not_near_each_other() -> None:
     assert len(np.unique(twins.near)) == 7
     found = kinds(blank_findings(look.blank, ids(8), "labelled"))["blank labelled pictures"]
     assert (found.count, found.severity, found.examples) == (3, WARNING, ("p0000", "p0001", "p0002"))
+
+
+def test_search_compares_fewer_at_once_where_there_are_many(monkeypatch) -> None:
+    pictures = scenes(90, size=16)
+    thumbnails = np.concatenate([pictures, pictures[::3]])
+    pairs, complete = near_pairs(thumbnails)
+    heights = []
+    confirmed = twins_module._confirmed
+    monkeypatch.setattr(twins_module, "_confirmed", lambda *given: heights.append(len(given[1])) or confirmed(*given))
+    monkeypatch.setattr(twins_module, "PRODUCTS", 120 * 7)
+    again, still = near_pairs(thumbnails)
+    assert (len(heights), complete, still) == (18, True, True)  # 120 rows, 7 at a time
+    np.testing.assert_array_equal(again, pairs)
+    assert len(pairs) >= 30
 
 
 # --- what twins mean
@@ -321,6 +337,61 @@ def test_shift_beyond_what_groups_explain_is_found() -> None:
     assert shift_findings(shift, grouped=True)[0].severity == SERIOUS
 
 
+@pytest.mark.parametrize("number", [1, 2, 5, 9])
+def test_few_groups_leave_shift_hints_and_wrong_labels_open(number) -> None:
+    """Neither a crash nor a severity, although two of these have nothing but their groups to tell them by."""
+    generator = np.random.default_rng(4)
+    groups = np.arange(90) * number // 90
+    light = generator.normal(100, 30, (number + 3, 20))
+    one = pd.DataFrame(light[groups] + generator.normal(0, 1, (90, 20))).add_prefix("light ")
+    other = pd.DataFrame(light[number:].repeat(30, axis=0) + generator.normal(0, 1, (90, 20))).add_prefix("light ")
+    (found,) = shift_findings(measure_shift(one, other, groups=groups), grouped=True)
+    assert found.severity == NOTE
+    assert "too few groups" in found.what
+    mixed = generator.permutation(90)
+    size, labels = generator.integers(100, 900, number)[groups], groups % 2
+    if number > 1:
+        (found,) = hints_of(table(90, width=size[mixed]), labels[mixed], groups=groups[mixed]).values()
+        assert (found.kind, found.severity) == ("hints cannot be judged", NOTE)
+    thumbnails = np.full((90, 16, 16, 3), 50 * labels[:, None, None, None], "uint8")
+    (found,) = label_noise_findings(thumbnails, ids(90), {"a": labels}, {"a": list("xy")}, groups)
+    assert (found.kind, found.severity) == ("label noise cannot be judged", NOTE)
+    assert f"{number} groups are too few" in found.what
+
+
+def test_most_pictures_hidden_leave_groups_to_learn_from() -> None:
+    """With ten groups, and as many pictures hidden as nine of them have, what chance gives can still be measured."""
+    values = np.random.default_rng(0).normal(size=(1000, 3))
+    table = pd.DataFrame(values, columns=["brightness", "red", "blue"])
+    shift = measure_shift(table[:100], table[100:], groups=np.arange(100) // 10, rounds=4)
+    assert shift_findings(shift, grouped=True)[0].severity == NOTE
+
+
+def test_one_large_group_leaves_pictures_to_take_as_hidden() -> None:
+    values = np.random.default_rng(0).normal(size=(540, 2))
+    table = pd.DataFrame(values, columns=["brightness", "red"])
+    groups = np.minimum(np.arange(520), 12)  # twelve of one picture, one of 508
+    shift = measure_shift(table[:520], table[520:], groups=groups, rounds=20)
+    assert shift_findings(shift, grouped=True)[0].severity == NOTE
+
+
+def test_hint_in_few_groups_needs_as_rare_a_chance_as_in_many() -> None:
+    """Against scipy's t-test of the groups' sums around 0: one in 3.5 million, as five standard errors for many."""
+    from scipy.stats import ttest_1samp
+
+    for count in (12, 20):
+        values = np.random.default_rng(0).normal(1.0, 0.1, count)
+        wider = [np.random.default_rng(0).normal(1.0, spread, count) for spread in np.linspace(0.1, 2, 40)]
+        for sums in (values, *wider):
+            chance = ttest_1samp(sums, 0, alternative="greater").pvalue
+            # The same sums from single pictures, one a group.
+            told = deviations(sums, np.arange(count)) >= needed_deviations(np.arange(count))
+            assert told == (chance <= norm.sf(5.0))
+    groups = np.arange(240) // 20
+    labels = np.random.default_rng(1).integers(0, 3, 240)
+    assert "hint: picture size" in hints_of(table(240, width=20 + 8 * labels), labels, groups=groups)
+
+
 # --- label noise
 
 
@@ -354,9 +425,19 @@ def test_neighbours_are_others_and_of_other_groups() -> None:
     thumbnails = np.zeros((24, 16, 16, 3), "uint8")
     thumbnails[:12], thumbnails[12:] = 50, 200
     labels = np.arange(24) // 12
-    assert neighbour_votes(thumbnails, labels, 2)[0].tolist() == [10, 0]
-    votes = neighbour_votes(thumbnails, labels, 2, groups=np.arange(24) // 12)
-    assert votes[0].tolist() == [0, 10]
+    assert neighbour_classes(thumbnails, labels)[0].tolist() == [0] * 10
+    classes = neighbour_classes(thumbnails, labels, groups=np.arange(24) // 12)
+    assert classes[0].tolist() == [1] * 10
+
+
+def test_label_noise_of_many_classes_takes_little_memory() -> None:
+    thumbnails = np.random.default_rng(0).integers(0, 256, (5000, 16, 16, 3), "uint8")
+    classes = {"a": [str(number) for number in range(20_000)]}
+    tracemalloc.start()
+    (found,) = label_noise_findings(thumbnails, ids(5000), {"a": np.arange(5000) % 4000}, classes)
+    assert tracemalloc.get_traced_memory()[1] < 200 * 2**20  # 20,000 x 5,000 votes would be 800 MB
+    tracemalloc.stop()
+    assert found.severity == NOTE
 
 
 # --- classes, sizes, modes

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,8 @@ from PIL import Image
 import apps.audit
 from apps.audit import BRIEF_STREAMED, brief_audit, collect
 from apps.console import Console
-from apps.first_steps import first_losses, first_steps, overfit
+from apps.data import Data
+from apps.first_steps import falls, few_pictures, first_losses, first_steps, overfit
 from apps.network import build_network
 from apps.plan import make_plan
 from pipelines import open_dataset
@@ -155,8 +158,6 @@ def test_order_of_class_folders_is_no_hint() -> None:
 
 
 def test_first_losses_are_those_of_keras_and_leave_missing_labels_out(plan_of) -> None:
-    import keras
-
     plan = plan_of()
     data = plan.data.with_keras_names()
     labels = data.labels["label"]
@@ -201,3 +202,84 @@ def test_what_fails_in_the_first_steps_is_said_with_what_to_do(plan_of, monkeypa
     steps = first_steps(plan, Console(quiet=True))
     assert [one.kind for one in steps.findings][1:] == ["no rate makes the loss fall"]
     assert steps.rate is None
+
+
+def test_pictures_without_labels_are_not_over_fitted_and_empty_heads_do_not_count(plan_of) -> None:
+    """Two of 60 pictures have a label of the second head, none of the third one."""
+    data = plan_of().data
+    second = np.full(60, -1, "int32")
+    second[[7, 50]] = 0, 1
+    first = np.where(np.arange(60) < 20, data.labels["label"], -1).astype("int32")
+    labels = {"label": first, "second": second, "third": np.full(60, -1, "int32")}
+    data = Data(data.pictures, labels, {head: ["x", "y", "z"] for head in labels})
+    chosen = few_pictures(data, np.arange(60), 0)
+    assert chosen.tolist() == [*range(20), 50]
+    inputs = keras.Input(data.pictures.shape[1:])
+    values = keras.layers.Flatten()(keras.layers.Rescaling(1 / 64, -2)(inputs))
+    model = keras.Model(inputs, {head: keras.layers.Dense(3, name=head)(values) for head in labels})
+    assert overfit(model, data, np.arange(60), 0, Console(quiet=True))[0] == 1
+    nothing = Data(data.pictures, {"third": labels["third"]}, {"third": ["x", "y", "z"]})
+    assert overfit(model, nothing, np.arange(60), 0, Console(quiet=True)) == (None, 0)
+
+
+def test_dropout_does_not_hide_that_pictures_were_over_fitted(plan_of) -> None:
+    data = plan_of().data
+    inputs = keras.Input(data.pictures.shape[1:])
+    values = keras.layers.Flatten()(keras.layers.Rescaling(1 / 64, -2)(inputs))
+    outputs = {"label": keras.layers.Dense(3, name="label")(keras.layers.Dropout(0.99, seed=0)(values))}
+    assert overfit(keras.Model(inputs, outputs), data, np.arange(60), 0, Console(quiet=True))[0] == 1
+
+
+def test_loss_of_many_classes_must_fall_by_more_than_it_scatters(plan_of, monkeypatch) -> None:
+    plan = plan_of()
+    noise = np.random.default_rng(0).normal(0, 0.03, 100)
+    model = SimpleNamespace(reset_metrics=lambda: None)
+    monkeypatch.setattr("apps.first_steps.compile_network", lambda *given: None)
+    monkeypatch.setattr("apps.first_steps.training_batches", lambda *given: iter([(0, 0)] * 100))
+
+    def verdict(classes: int, fall: float) -> bool:
+        losses = iter(np.log(classes) + noise - fall * np.arange(100) / 100)
+        model.train_on_batch = lambda *given, **options: {"loss": next(losses)}
+        data = SimpleNamespace(num_classes={"label": classes})
+        return falls(model, plan.recipe, data, np.arange(60), Console(quiet=True))[0]
+
+    assert verdict(5000, 0.3)
+    assert not verdict(5000, 0.0)
+    assert not verdict(50, 0.3)
+    monkeypatch.setattr("apps.first_steps.overfit", lambda *given: (1.0, 9))
+    monkeypatch.setattr("apps.first_steps.falls", lambda *given: (False, (2.0, 2.0), 100))
+    for many, severity in ((100, "serious"), (2, "warning")):
+        monkeypatch.setattr("apps.first_steps.MANY_CLASSES", many)
+        assert [one.severity for one in first_steps(plan, Console(quiet=True)).findings] == [severity]
+
+
+def test_check_holds_out_what_compete_would(run_here, colours, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr("apps.check.check", lambda data, choices, **options: asked.append(choices) or 0)
+    assert run_here("check", colours, "--val", 3, "--seed", 7).returncode == 0
+    assert (asked[0]["val"], asked[0]["seed"]) == (3, 7)
+
+
+def test_audit_does_not_copy_pictures_in_memory(plan_of, monkeypatch) -> None:
+    seen = []
+    look_at = apps.audit.look_at
+    monkeypatch.setattr(
+        apps.audit, "look_at", lambda pictures, *given: seen.append(pictures) or look_at(pictures, *given)
+    )
+    plan = plan_of()
+    collect(plan, Console(quiet=True), brief=True)
+    assert np.shares_memory(seen[0], plan.data.pictures)
+    assert np.shares_memory(seen[1], plan.test_pictures)
+
+
+def test_report_lists_what_the_audit_said(plan_of, tmp_path, digits_run) -> None:
+    import jinja2
+
+    template = Path(apps.audit.__file__).parent / "report.html.jinja"
+    page = template.read_text()
+    part = page[page.index("<h2>Data</h2>") : page.index("<h2>Recipe</h2>")]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    said = environment.from_string(part).render(columns=[], result={"left_out": [], "audit": ["<4 pictures>"]})
+    assert "<li>&lt;4 pictures&gt;</li>" in said
+    whole = (digits_run[0] / "runs/digits/report.html").read_text()
+    assert "Found by the audit" not in whole  # nothing was

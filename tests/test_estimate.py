@@ -1,8 +1,12 @@
 """The expected score: its interval holds, and is wider where pictures of a group fail together."""
 
+import tracemalloc
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.special import softmax
+from scipy.stats import norm
 from sklearn.datasets import load_digits
 from sklearn.linear_model import Ridge
 
@@ -221,3 +225,36 @@ def test_expected_score_is_the_same_every_time_and_needs_a_label() -> None:
     assert expect_score("log_loss", answers, labels, 50) == expect_score("log_loss", answers, labels, 50)
     with pytest.raises(ValueError, match="a head without any label"):
         expect_score("log_loss", answers, {"a": np.full(20, -1)}, 50)
+
+
+def test_macro_f1_of_very_many_classes_takes_little_memory() -> None:
+    generator = np.random.default_rng(0)
+    labels, answers = generator.integers(0, 20_000, 500), np.zeros((500, 20_000), "float32")
+    answers[np.arange(500), np.where(np.arange(500) % 4, labels, 0)] = 1
+    tracemalloc.start()
+    found = expect_score("macro_f1", {"a": answers}, {"a": labels}, 500, draws=100)
+    assert tracemalloc.get_traced_memory()[1] < 400 * 2**20  # 20,000 x 20,000 numbers would be 3.2 GB
+    tracemalloc.stop()
+    assert found.low < found.value < found.high
+
+
+def test_draws_without_a_label_of_a_head_do_not_count_as_perfect() -> None:
+    """A tenth of 400 pictures has a label of the second head: 20 hidden ones have none of it one time in eight."""
+    labels = {"a": np.arange(400) % 2, "b": np.where(np.arange(400) < 40, np.arange(400) % 2, -1)}
+    answers = {head: np.tile([[0.6, 0.4], [0.4, 0.6]], (200, 1)) for head in labels}
+    found = expect_score("log_loss", answers, labels, 20)
+    assert found.value == pytest.approx(-np.log(0.6))
+    assert found.low > 0.35  # with a perfect second head it would be half of the value
+    right = expect_score("accuracy", answers, labels, 20)
+    assert right.low > 0.7  # with none right of the second head, a half
+
+
+def test_head_with_the_fewest_labels_decides_how_wide_student_makes_it(monkeypatch) -> None:
+    """Six labels of the second head: five degrees of freedom, 2.57 standard errors instead of 1.96."""
+    truth, answers = np.arange(400) % 2, np.tile([[0.6, 0.4], [0.4, 0.6]], (200, 1))
+    answers[::5] = answers[::5, ::-1]
+    given = {"a": answers, "b": answers}, {"a": truth, "b": np.where(np.arange(400) < 6, truth, -1)}
+    found = expect_score("log_loss", *given, 400)
+    monkeypatch.setattr("apps.estimate.t", SimpleNamespace(ppf=lambda quantile, freedom: norm.ppf(quantile)))
+    normal = expect_score("log_loss", *given, 400)
+    assert (found.high - found.low) / (normal.high - normal.low) == pytest.approx(2.5706 / 1.9600, rel=1e-3)

@@ -1,11 +1,15 @@
 """What compete says of the held-out pictures: by head and over all heads, in files and on the page."""
 
 import json
+import re
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.sparse import coo_array
 
 from apps.calibration import apply_temperature, reliability
 from apps.evaluation import HeldOut, class_table, evaluate, validation_table
@@ -155,3 +159,41 @@ def test_run_writes_every_held_out_picture_and_what_its_calibration_did(digits_r
     page = (run / "report.html").read_text()
     assert "calibrated by a temperature of" in page
     assert page.count("data:image/png") == 3
+
+
+def test_many_classes_take_little_time_and_memory() -> None:
+    """20,000 classes and 5,000 pictures: matrix and table are as small as what they hold."""
+    generator = np.random.default_rng(0)
+    truth, answers = generator.integers(0, 20_000, 5000), generator.integers(0, 20_000, 5000)
+    answers[::2] = truth[::2]
+    confusion = coo_array((np.ones(5000, int), (truth, answers)), shape=(20_000, 20_000)).tocsr()
+    names = [str(number) for number in range(20_000)]
+    tracemalloc.start()
+    rows = class_table(confusion, names)
+    assert len(draw_confusion(confusion, names)) > 1000
+    assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    tracemalloc.stop()
+    assert sum(row["pictures"] for row in rows) == 5000
+    assert rows[truth[0]]["recall"] >= 1 / rows[truth[0]]["pictures"]
+    assert rows[truth[1]]["rival"] is not None
+
+
+def test_validation_table_of_very_many_probabilities_has_those_of_the_answers(evaluated, monkeypatch) -> None:
+    evaluation, given, labels = evaluated
+    ids = np.arange(600).astype(str)
+    whole = validation_table(evaluation, given, labels, CLASSES, ids, "name")
+    monkeypatch.setattr("apps.evaluation.MOST_PROBABILITIES", 300 * 5 - 1)
+    table = validation_table(evaluation, given, labels, CLASSES, ids, "name")
+    assert table.columns.tolist() == [
+        *("name", "fold", "kind", "kind_predicted", "kind_probability"),
+        *("fold_", "fold_predicted", "fold_probability"),
+    ]
+    np.testing.assert_array_equal(table["kind_probability"], whole[["kind_cat", "kind_dog", "kind_owl"]].max(axis=1))
+
+
+def test_page_names_every_field_of_the_result(digits_run) -> None:
+    result = json.loads((digits_run[0] / "runs/digits/result.json").read_text())
+    page = (Path(__file__).parent.parent / "apps/README.md").read_text(encoding="utf-8")
+    table = page[page.index("### result.json") : page.index("## Recipes")]
+    named = set(re.findall(r"`(\w+)`", table))
+    assert {*result, *result["heads"]["label"], *result["networks"][0], *result["expected"]} <= named
