@@ -441,6 +441,12 @@ def search(
         str | None,
         typer.Option(metavar="FRACTION|FOLDS|FILE", help="What trials are scored on.", show_default="0.1"),
     ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            metavar="accuracy|macro_f1|log_loss", help="By what trials are compared.", show_default="accuracy"
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of the values that are tried and of every training.", show_default="0")
     ] = None,
@@ -461,7 +467,13 @@ def search(
     debug: Debug = False,
 ) -> None:
     """Search values for a recipe: many short trainings, then a few long ones around the best."""
-    given = {"epochs": epochs, "val": parse_val(val), "seed": seed, "image_size": parse_size(image_size)}
+    given = {
+        "epochs": epochs,
+        "val": parse_val(val),
+        "score": score,
+        "seed": seed,
+        "image_size": parse_size(image_size),
+    }
     choices = recipe_choices(data, recipe or ("default" if resume else None), settings, given)
     from apps.startup import share_processor
 

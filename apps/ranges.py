@@ -11,6 +11,16 @@ from apps.recipe import Recipe, check_choices
 RATES = ("lr", "weight_decay", "bias_rate", "head_rate", "l1", "l2")  # their scale is logarithmic
 AROUND = 10.0  # a rate without a range is searched from a tenth to ten times of what the recipe has
 MARGIN = 0.1  # of a range's width: what lies nearer to its end is at the border
+# What a trial, one short training that is scored as it is, cannot tell apart or compare: why not, by field.
+NOT_TRIED = {
+    "epochs": "`--epochs` and `--coarse` say how long trials are",
+    "val": "scores are measured on it",
+    "score": "trials are compared by one, that of `--score`",
+    "seeds": "a trial trains one network for every split",
+    "select": "a trial has no networks to choose from",
+    "views": "only predictions after the training see shifted pictures, and the score of a trial does not change",
+    "deterministic": "the same training to the last bit is no better one",
+}
 WIDENING = 0.5  # of a range's width is added beyond a border
 NARROWING = 0.125  # of a range's width is kept around the best values
 
@@ -35,7 +45,11 @@ class Range:
 
         >>> Range(0.01, 1.0, log=True, whole=False).position(0.1)
         0.5
+        >>> Range(2, 2, log=False, whole=True).position(2)
+        0.5
         """
+        if self.low == self.high:
+            return 0.5
         low, high, at = (math.log(one) if self.log else one for one in (self.low, self.high, value))
         return (at - low) / (high - low)
 
@@ -90,9 +104,8 @@ def parse_over(texts: Sequence[str]) -> dict[str, Range | Values | None]:
             check_choices({name: None})  # says which name is near
         if name in space:
             raise ValueError(f"`--over {name}` is given twice. Give one range, or all values in one list.")
-        if name in ("epochs", "val"):
-            why = {"epochs": "`--epochs` and `--coarse` say how long trials are", "val": "scores are measured on it"}
-            raise ValueError(f"`--over {name}` is not possible: {why[name]}.")
+        if name in NOT_TRIED:
+            raise ValueError(f"`--over {name}` is not possible: {NOT_TRIED[name]}.")
         if not equals:
             if name not in RATES:
                 raise ValueError(
@@ -138,13 +151,20 @@ def widened(found: Range, side: str, fits: Callable[[float], bool]) -> Range | N
 
 
 def narrowed(found: Range | Values, best: Sequence[Any], fits: Callable[[float], bool]) -> Range | Values:
-    """What lies around the best values: an eighth of the range's width beyond them, as far as values fit."""
+    """What lies around the best values: an eighth of the range's width beyond them, as far as values fit.
+
+    Whole numbers keep their neighbours in the range.
+
+    >>> print(narrowed(Range(0, 4, log=False, whole=True), [1], lambda value: value >= 0))
+    0 to 2
+    """
     if isinstance(found, Values):
         return Values(tuple(value for value in found.values if value in best))
     low, high = found.position(min(best)), found.position(max(best))
+    beside = 1 if found.whole else 0
     return Range(
-        min(_reach(found, low, low - NARROWING, fits), min(best)),
-        max(_reach(found, high, high + NARROWING, fits), max(best)),
+        min(_reach(found, low, low - NARROWING, fits), max(found.low, min(best) - beside)),
+        max(_reach(found, high, high + NARROWING, fits), min(found.high, max(best) + beside)),
         found.log,
         found.whole,
     )
@@ -158,10 +178,7 @@ def space_to_json(space: Space) -> str:
 def space_from_json(text: str) -> Space:
     """The space that `space_to_json` wrote."""
     read: Mapping[str, dict[str, Any]] = json.loads(text)
-    return {
-        name: Values(tuple(map(_hashable, one["values"]))) if "values" in one else Range(**one)
-        for name, one in read.items()
-    }
+    return {name: Values(_tuples(one["values"])) if "values" in one else Range(**one) for name, one in read.items()}
 
 
 def _reach(found: Range, inside: float, outside: float, fits: Callable[[float], bool]) -> float:
@@ -207,10 +224,13 @@ def _values(name: str, said: str) -> Values:
             raise ValueError(f"`--over {name}` has a list that is not JSON: {error}. Received: {said}.") from None
     else:
         values = [_plain(one.strip()) for one in said.split(",")]
-    values = tuple(dict.fromkeys(_hashable(check_choices({name: value})[name]) for value in values))
-    if len(values) < 2:
+    different: list[Any] = []
+    for value in values:
+        if (checked := _tuples(check_choices({name: value})[name])) not in different:
+            different.append(checked)
+    if len(different) < 2:
         raise ValueError(f"`--over {name}` needs two values or a range, LOW..HIGH. Received: {name}={said}.")
-    return Values(values)
+    return Values(tuple(different))
 
 
 def _plain(text: str) -> Any:
@@ -220,5 +240,5 @@ def _plain(text: str) -> Any:
         return text
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

@@ -54,9 +54,10 @@ def parse_toml(text: str, name: str) -> tuple[dict[str, Any], About]:
 def recipe_toml(recipe: "Recipe | Mapping[str, Any]", about: About | None = None) -> str:
     """A recipe, or some fields of one, as the TOML text that is read as exactly the same.
 
-    >>> print(recipe_toml({"lr": 1e-4, "scales": ((0.75, 0.5),), "stem": None}), end="")
+    >>> print(recipe_toml({"lr": 1e-4, "scales": ((0.75, 0.5),), "head_weights": {"kids": 2.0}, "stem": None}), end="")
     lr = 0.0001
     scales = [[0.75, 0.5]]
+    head_weights = { "kids" = 2.0 }
     unset = ["stem"]
     """
     values = dict(recipe) if isinstance(recipe, Mapping) else asdict(recipe)
@@ -79,6 +80,8 @@ def _inline(value: Any) -> str:
 
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_inline, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{_inline(key)} = {_inline(one)}' for key, one in value.items())} }}"
     return tomli_w.dumps({"a": value}).removeprefix("a = ").rstrip("\n")
 
 

@@ -1,8 +1,8 @@
 """`kerascnn search DATA`: values for a recipe, from many short trainings to a few long ones."""
 
+import errno
 import math
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +20,13 @@ import pipelines
 from apps import files, run_folder
 from apps.console import Console, duration
 from apps.search_folder import BEST, Order, check_order, find_unfinished, kept_order, read_record, write_record
-from apps.search_report import conclude, print_search, tell
-from apps.study import COARSE, FINE, Failed, Pruned, Study
+from apps.search_report import conclude, print_search, resume_command, tell
+from apps.study import COARSE, FINE, Pruned, Study
 from apps.trials import Trainer, stop_without
 from pipelines.sources import dataset_name
 
 SECONDS_TO_STOP = 20.0  # for another process, before it is killed
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what makes every further trial fail, too
 SHARE_OF_COARSE = 0.5  # of the minutes, where a fine stage follows
 
 
@@ -67,6 +69,8 @@ def search(
         order = kept_order(record, order, given)
     elif out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
+    elif "over" not in given:  # what is settled to 0 has no range around it
+        order = replace(order, over=[name for name in order.over if order.choices.get(name) != 0])
     files.require_writable(out or Path("searches"))
     competition = pipelines.open_dataset(source, **order.columns)
     trainer = Trainer(competition, order, strict, console, None if memory is None else memory * 2**30)
@@ -86,6 +90,8 @@ def search(
         first=trainer.first(space),
         sampler=order.sampler,
     )
+    if resume and parent is None:
+        study.reopen()
     print_search(study, trainer, console)
     options = [] if memory is None else ["--memory", str(memory)]
     if minutes is not None:
@@ -96,6 +102,7 @@ def search(
             work(study, trainer, Clock(began, minutes, order.fine > 0), parent, console)
         for helper in helpers:
             helper.wait(console)
+    tell(study, trainer, console)  # what other processes ended last
     conclude(study, trainer, console)
     console.say(f"done      {out / 'trials.csv'}, all in {duration(time.monotonic() - began)}")
     return out
@@ -104,7 +111,7 @@ def search(
 @contextmanager
 def told_how_to_go_on(source: str, study: Study, console: Console) -> Iterator[None]:
     """Whatever stops the work is answered with what is kept and the command that goes on."""
-    again = f"Go on with: {shlex.join(['kerascnn', 'search', source, '--resume', '--out', os.fspath(study.folder)])}"
+    again = f"Go on with: {resume_command(source, study.folder)}"
     try:
         yield
     except KeyboardInterrupt:
@@ -115,7 +122,7 @@ def told_how_to_go_on(source: str, study: Study, console: Console) -> Iterator[N
 
 
 def _kept(study: Study) -> str:
-    ended = sum(len(study.finished(stage)) for stage in (COARSE, FINE))
+    ended = sum(one.state != "interrupted" for stage in (COARSE, FINE) for one in study.finished(stage))
     best = study.folder / BEST
     return f"{ended} trials are kept{f', the best in {best}' if best.is_file() else ''}."
 
@@ -146,7 +153,7 @@ class Clock:
 
 
 def work(study: Study, trainer: Trainer, clock: Clock, parent: int | None, console: Console) -> None:
-    """Take trials until there are no more."""
+    """Take trials until there are no more; one that ends in an error counts, unless the disk is full."""
     tell(study, trainer, console)
     while trial := study.take(partial(clock.may_begin, study, trainer)):
         try:
@@ -154,28 +161,43 @@ def work(study: Study, trainer: Trainer, clock: Clock, parent: int | None, conso
             score = trainer.score(trial, parent)
         except Pruned:
             study.finish(trial, "pruned")
-        except Failed as error:
-            study.finish(trial, "failed", why=str(error))
-        except BaseException:
-            study.finish(trial, "interrupted", why="stopped")
-            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) or (isinstance(error, OSError) and error.errno in FULL):
+                study.finish(trial, "interrupted", why="stopped")
+                raise
+            study.finish(trial, "failed", why=_in_a_line(error))
         else:
             study.finish(trial, "complete", score)
         keras.backend.clear_session()  # the trial's network, which no error holds any more
         tell(study, trainer, console)
 
 
+def _in_a_line(error: Exception) -> str:
+    """What a trial failed of, in at most 200 characters.
+
+    >>> _in_a_line(ValueError("Training diverged.")), _in_a_line(TypeError("no\\n number")), _in_a_line(MemoryError())
+    ('Training diverged.', 'TypeError: no number', 'MemoryError')
+    """
+    message = " ".join(str(error).split())
+    parts = [] if isinstance(error, ValueError) and message else [type(error).__name__]
+    return ": ".join([*parts, *([message] if message else [])])[:200]
+
+
 class Helper:
     """Another process that takes part in a search; `with` ends it when the block ends in an error."""
 
     def __init__(self, source: str, out: Path, options: Sequence[str]) -> None:
-        command = [sys.executable, "-m", "apps.cli", "search", source, "--resume", "--out", os.fspath(out), "--quiet"]
+        # -P: a folder apps/ where the user works is another one.
+        command = [sys.executable, "-P", "-m", "apps.cli", "search", source]
+        command += ["--resume", "--out", os.fspath(out), "--quiet"]
+        paths = [*filter(None, [os.environ.get("PYTHONPATH")]), os.fspath(Path(__file__).resolve().parent.parent)]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [*command, "--parent", str(os.getpid()), *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
 
     def __enter__(self) -> "Helper":

@@ -22,7 +22,8 @@ def print_search(study: Study, trainer: Trainer, console: Console) -> None:
     console.say(f"data      {len(plan.data.pictures):,} labelled pictures, {folds}")
     console.say(
         f"search    {order.trials} coarse trials of {trainer.coarse_epochs} epochs, {order.fine} fine trials of "
-        f"{trainer.epochs}, {order.sampler}"
+        f"{trainer.epochs}, {order.sampler}, scored by {plan.recipe.score}"
+        f"{' (negative: higher is better)' if plan.recipe.score == 'log_loss' else ''}"
     )
     for name, found in study.space(COARSE).items():
         console.say(f"          {name}: {found}")
@@ -65,7 +66,7 @@ def best_toml(best: Finished, trainer: Trainer) -> str:
 
 
 def conclude(study: Study, trainer: Trainer, console: Console) -> None:
-    """What was found: in words, and in result.json, the last file.
+    """What was found: in words, and in result.json, the last file, once all trials that were asked for have ended.
 
     Raises:
         ValueError: No trial has a score.
@@ -96,6 +97,13 @@ def conclude(study: Study, trainer: Trainer, console: Console) -> None:
     console.say(f"wrote     {study.folder / BEST}: {command}")
     with suppress(OSError):  # another process looks at the same end
         (study.folder / "trials").rmdir()
+    left = {stage: count for stage in (COARSE, FINE) if (count := study.left(stage))}
+    if left:
+        console.warn(
+            f"{' and '.join(f'{count} {stage}' for stage, count in left.items())} trials of those asked for are left: "
+            f"the time is over. Go on with: {resume_command(trainer.order.data, study.folder)}"
+        )
+        return
     files.write_json(
         study.folder / RESULT,
         {
@@ -111,6 +119,11 @@ def conclude(study: Study, trainer: Trainer, console: Console) -> None:
             "commit": run_folder.source_commit(),
         },
     )
+
+
+def resume_command(source: str, out: Path) -> str:
+    """The command that goes on with a search."""
+    return shlex.join(["kerascnn", "search", source, "--resume", "--out", os.fspath(out)])
 
 
 def compete_command(order: Order, out: Path) -> str:

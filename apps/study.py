@@ -22,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from apps import files
-from apps.ranges import Range, Space, border, narrowed, space_from_json, space_to_json, widened
+from apps.ranges import Range, Space, Values, border, narrowed, space_from_json, space_to_json, widened
 
 COARSE, FINE = "coarse", "fine"
 SAMPLERS = ("random", "tpe")
@@ -34,10 +34,6 @@ SECONDS_BETWEEN_LOOKS = 0.5  # while others finish their trials
 
 class Pruned(Exception):
     """A trial is not worth going on with."""
-
-
-class Failed(Exception):
-    """A trial has no score; the message says why."""
 
 
 @dataclass
@@ -143,7 +139,7 @@ class Study:
             with self.locked():
                 for stage in (COARSE, FINE):
                     self._free_abandoned(stage)
-                    if stage == FINE and not self._begin_fine():
+                    if stage == FINE and not self._begin_fine(may_begin):
                         return None
                     if self._has_more(stage):
                         if may_begin(stage):
@@ -172,6 +168,18 @@ class Study:
             self._write_table()
             shutil.rmtree(trial.folder, ignore_errors=True)
             trial.lock.close()
+
+    def reopen(self) -> None:
+        """Let the stages go on that ended since trials might not begin any more (`take`)."""
+        with self.locked():
+            for study in self._studies.values():
+                if study.user_attrs.get("closed", False):
+                    study.set_user_attr("closed", False)
+
+    def left(self, stage: str) -> int:
+        """How many of the asked trials have not ended."""
+        ended = sum(one.state != "interrupted" for one in self.finished(stage))
+        return max(self.trials[stage] - ended, len(self._in(stage, TrialState.WAITING)))
 
     def best(self, stage: str | None = None) -> Finished | None:
         """The trial with the highest score: of the fine stage, and before it has one of the coarse stage."""
@@ -310,24 +318,36 @@ class Study:
         for key, value in notes.items():
             self._storage.set_trial_user_attr(trial_id, key, value)
 
-    def _begin_fine(self) -> bool:
-        """Whether there is a fine stage; its ranges are worked out when the coarse stage has ended."""
-        fine = self._studies[FINE]
-        if "space" in fine.user_attrs:
+    def _begin_fine(self, may_begin: Callable[[str], bool]) -> bool:
+        """Whether there is a fine stage; its ranges are worked out when the coarse stage has ended.
+
+        Where the coarse stage was reopened and goes on, what is among the best now is repeated as well, and the ranges
+        reach around it; the values of what is no number stay, as Optuna needs it.
+        """
+        fine, ended = self._studies[FINE], len(self.finished(COARSE))
+        if fine.user_attrs.get("follows") == ended:
             return True
         complete = [trial for trial in self.finished(COARSE) if trial.score is not None]
         if not complete or not self.trials[FINE]:
             return False
+        if "space" not in fine.user_attrs and not may_begin(FINE):
+            return False  # a search that goes on may know better ones by then
         best = sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number))
         best = best[: math.ceil(self.trials[FINE] / 2)]
         space = {
             name: narrowed(one, [trial.values[name] for trial in best], partial(self.fits, name))
             for name, one in self.space(COARSE).items()
         }
-        waiting = self._in(FINE, TrialState.WAITING)  # of a process that was killed right here
-        for trial in best[len(waiting) :]:
-            fine.enqueue_trial(_encoded(trial.values, space))
+        if "space" in fine.user_attrs:
+            space = {name: _both(one, space[name]) for name, one in self.space(FINE).items()}
+        known = [trial.system_attrs.get("fixed_params") for trial in fine.get_trials(deepcopy=False)]
+        for trial in best:
+            if all(trial.values[name] in one for name, one in space.items()):
+                params = _encoded(trial.values, space)
+                if params not in known:  # of the stage as it was, or of a process that was killed right here
+                    fine.enqueue_trial(params)
         fine.set_user_attr("space", space_to_json(space))
+        fine.set_user_attr("follows", ended)
         return True
 
     def _widen(self, stage: str) -> None:
@@ -424,11 +444,18 @@ def _is_held(lock: Path) -> bool:
     return False
 
 
+def _both(before: Range | Values, now: Range | Values) -> Range | Values:
+    """The range that holds two; of values those before."""
+    if not isinstance(before, Range) or not isinstance(now, Range):
+        return before
+    return Range(min(before.low, now.low), max(before.high, now.high), before.log, before.whole)
+
+
 def _distributions(space: Space) -> dict[str, BaseDistribution]:
     found: dict[str, BaseDistribution] = {}
     for name, one in space.items():
         if not isinstance(one, Range):
-            found[name] = CategoricalDistribution([json.dumps(value) for value in one.values])
+            found[name] = CategoricalDistribution([_text(value) for value in one.values])
         elif one.whole:
             found[name] = IntDistribution(int(one.low), int(one.high), log=one.log)
         else:
@@ -438,7 +465,7 @@ def _distributions(space: Space) -> dict[str, BaseDistribution]:
 
 def _encoded(values: Mapping[str, Any], space: Space) -> dict[str, Any]:
     """As Optuna keeps them: what is no number of a range is JSON."""
-    return {name: values[name] if isinstance(one, Range) else json.dumps(values[name]) for name, one in space.items()}
+    return {name: values[name] if isinstance(one, Range) else _text(values[name]) for name, one in space.items()}
 
 
 def _decoded(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
@@ -449,9 +476,13 @@ def _decoded(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
     return values
 
 
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
 def _tuple(value: Any) -> Any:
     return tuple(map(_tuple, value)) if isinstance(value, list) else value
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, tuple) else value
+    return _text(value) if isinstance(value, tuple | dict) else value

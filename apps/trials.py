@@ -10,6 +10,7 @@ import keras
 
 from apps.console import Console
 from apps.epoch_log import validation_score
+from apps.heads import check_heads
 from apps.network import check_network
 from apps.plan import Plan, make_plan
 from apps.ranges import Range, Space, around, parse_over
@@ -17,7 +18,7 @@ from apps.recipe import NETWORK_OPTIONS, Recipe, override
 from apps.recipes import Choices
 from apps.resolve import resolve, suitable_rates
 from apps.search_folder import Order
-from apps.study import FINE, Failed, Pruned, Trial
+from apps.study import FINE, Pruned, Trial
 from apps.training import train
 from pipelines.competition import Competition
 from pipelines.pictures import choose_size, picture_sizes
@@ -90,6 +91,7 @@ class Trainer:
             found = around(name, getattr(own, name)) if given is None else given
             for value in (found.low, found.high) if isinstance(found, Range) else found.values:
                 recipe = self.recipe(FINE, {name: value})
+                check_heads(recipe, classes)
                 network = tuple(getattr(recipe, field) for field in (*OF_NETWORK, *NETWORK_OPTIONS))
                 if network not in networks:
                     check_network(recipe, classes)
@@ -119,26 +121,21 @@ class Trainer:
 
         Raises:
             Pruned: It is worse than others at the same epoch.
-            Failed: It diverged, or its values do not fit each other.
+            ValueError: It diverged, or its values do not fit each other.
         """
-        import tensorflow as tf
-
-        try:
-            recipe = self.recipe(trial.stage, trial.values)
-            plan = self.plan_for(recipe)
-            heads = list(plan.data.with_keras_names().classes)
-            scores = []
-            for number, (train_index, val_index) in enumerate(plan.splits):
-                watch = Watch(trial, recipe, heads, number == 0, parent)
-                folder = trial.folder / str(number)
-                one = train(recipe, plan.data, train_index, val_index, folder, Silent(quiet=True), callbacks=[watch])
-                scores.append(math.nan if one.score is None else one.score)
-                del one
-            if not math.isfinite(score := sum(scores) / len(scores)):
-                raise Failed("no epoch had a finite score")
-            return score
-        except (ValueError, MemoryError, tf.errors.ResourceExhaustedError) as error:
-            raise Failed(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        recipe = self.recipe(trial.stage, trial.values)
+        plan = self.plan_for(recipe)
+        heads = list(plan.data.with_keras_names().classes)
+        scores = []
+        for number, (train_index, val_index) in enumerate(plan.splits):
+            watch = Watch(trial, recipe, heads, number == 0, parent)
+            folder = trial.folder / str(number)
+            one = train(recipe, plan.data, train_index, val_index, folder, Silent(quiet=True), callbacks=[watch])
+            scores.append(math.nan if one.score is None else one.score)
+            del one
+        if not math.isfinite(score := sum(scores) / len(scores)):
+            raise ValueError("no epoch had a finite score")
+        return score
 
     def _resolve(self, choices: Choices) -> Recipe:
         own_validation = bool((self.plan.competition.train["part"] == "val").any())
@@ -166,12 +163,13 @@ class Watch(keras.callbacks.Callback):
     def __init__(self, trial: Trial, recipe: Recipe, heads: Sequence[str], prunes: bool, parent: int | None) -> None:
         super().__init__()
         self.trial, self.heads, self.prunes, self.parent = trial, list(heads), prunes, parent
+        self.by = recipe.score
         self.warmup, self.epochs = math.ceil(recipe.warmup * recipe.epochs), recipe.epochs
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Report, and raise `Pruned` where the trial is hopeless."""
         stop_without(self.parent)
-        self.trial.report(validation_score(logs or {}, self.heads))
+        self.trial.report(validation_score(logs or {}, self.heads, self.by))
         if self.prunes and self.warmup < epoch + 1 < self.epochs and self.trial.is_hopeless():
             raise Pruned
 

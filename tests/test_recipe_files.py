@@ -27,6 +27,7 @@ def every_field() -> Recipe:
         "val": 'held "out"\\2.csv',
         "stem": "small",
     }
+    values |= {"head_weights": {"label": 2.0, 'kids, "a".b = 1': 0.1}}
     values |= {"activation": "silu", "norm": "group", "dropout": 0.1, "stochastic_depth": 1e-9, "se": 4}
     values |= {"l1": 0.0, "l2": 5e-5, "initializer": "dirac", "input_noise": 3.0, "frozen_scale": 1.702, "whitening": 2}
     return Recipe(**values)

@@ -1,6 +1,7 @@
 """The command `kerascnn search`: mostly with a training that only pretends, whose best rate is known."""
 
 import csv
+import errno
 import json
 import math
 import re
@@ -8,11 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from tensorflow.errors import InvalidArgumentError
 
 from apps import search as searching
 from apps import trials
 from apps.recipe import Recipe, load_choices
-from apps.study import COARSE, FINE
+from apps.study import COARSE, FINE, Study, Trial
 from apps.training import Trained
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +34,7 @@ def trained(monkeypatch) -> list[Recipe]:
         score = 0.9 - 0.1 * (math.log10(recipe.lr) - math.log10(0.3)) ** 2
         for epoch in range(recipe.epochs):
             for one in callbacks:
-                one.on_epoch_end(epoch, {"val_accuracy": score, "val_loss": 0.0})
+                one.on_epoch_end(epoch, {"val_accuracy": score, "val_macro_f1": score - 0.5, "val_loss": 0.0})
         return Trained(None, [], recipe.epochs, score, 0.0, 0.0)
 
     monkeypatch.setattr(trials, "train", train)
@@ -145,13 +147,88 @@ def test_hopeless_trials_are_pruned_but_never_in_the_warm_up(run_here, colours, 
     assert {row["epochs"] for row in found if row["state"] == "complete"} == {"6"}
 
 
-def test_time_that_is_over_ends_the_search(run_here, colours, trained, tmp_path, monkeypatch) -> None:
+def test_time_that_is_over_ends_the_search_until_it_goes_on(run_here, colours, trained, tmp_path, monkeypatch) -> None:
+    pretended = trials.train
     monkeypatch.setattr(searching.Clock, "may_begin", lambda clock, study, trainer, stage: len(trained) < 3)
     process = run_here("search", colours, "--minutes", 1, "--epochs", 4, *TINY)
     assert process.returncode == 0, process.stderr
     assert len(trained) == 3
     assert "No fine trial has a score: the best is that of a short training." in process.stderr
-    assert load_choices(str(tmp_path / "searches/colours/best.toml"))["epochs"] == 4
+    folder = tmp_path / "searches/colours"
+    assert load_choices(str(folder / "best.toml"))["epochs"] == 4
+    # All that were asked for are not there yet, so the search can go on, by the command that it says.
+    assert not (folder / "result.json").exists()
+    said = "17 coarse and 5 fine trials of those asked for are left: the time is over. Go on with: kerascnn search {}"
+    assert said.format(f"{colours} --resume --out searches/colours") in process.stderr
+    monkeypatch.undo()
+    monkeypatch.setattr(trials, "train", pretended)
+    monkeypatch.setattr(searching.keras.backend, "clear_session", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    process = run_here("search", colours, "--resume")
+    assert process.returncode == 0, process.stderr
+    assert [row["stage"] for row in rows(folder)] == [COARSE] * 20 + [FINE] * 5
+    assert "are left" not in process.stderr
+    assert (folder / "result.json").is_file()
+
+
+def test_trials_that_another_process_ends_last_are_told(run_here, colours, trained, tmp_path, monkeypatch) -> None:
+    def work(study, *_):
+        other = Study(study.folder, {}, study.trials)
+        while trial := other.take():
+            other.finish(trial, "complete", 0.5 + 0.1 * trial.number)
+
+    monkeypatch.setattr(searching, "work", work)
+    process = run_here("search", colours, "--trials", 3, "--fine", 0, "--epochs", 4, *TINY)
+    assert process.returncode == 0, process.stderr
+    assert len(re.findall(r"^  coarse trial \d: lr .*: score 0\.\d000", process.stdout, re.MULTILINE)) == 3
+    assert "score 0.7000 on held-out" in (tmp_path / "searches/colours/best.toml").read_text()
+
+
+def test_any_error_of_a_training_is_a_failed_trial_but_a_full_disk_is_not(
+    run_here, colours, trained, tmp_path, monkeypatch
+) -> None:
+    pretend, errors = trials.train, [TypeError("no\nnumber"), InvalidArgumentError(None, None, "shapes"), MemoryError()]
+
+    def train(*arguments, **options):
+        if errors:
+            raise errors.pop(0)
+        return pretend(*arguments, **options)
+
+    monkeypatch.setattr(trials, "train", train)
+    process = run_here("search", colours, "--trials", 4, "--fine", 0, "--epochs", 4, *TINY)
+    assert process.returncode == 0, process.stderr
+    found = rows(tmp_path / "searches/colours")
+    assert [row["state"] for row in found] == ["failed"] * 3 + ["complete"]
+    assert [row["why"] for row in found[:3]] == ["TypeError: no number", "InvalidArgumentError: shapes", "MemoryError"]
+    errors.append(OSError(errno.ENOSPC, "No space left on device"))
+    process = run_here("search", colours, "--trials", 2, "--fine", 0, "--epochs", 4, "--out", "full", *TINY)
+    assert process.returncode == 2
+    assert "No space left on device. 0 trials are kept. Go on with: kerascnn search" in process.stderr
+    assert [row["state"] for row in rows(tmp_path / "full")] == ["interrupted"]
+
+
+def test_default_that_is_settled_to_nothing_is_not_searched(run_here, colours, trained, tmp_path) -> None:
+    options = ("--trials", 2, "--fine", 0, "--epochs", 4, "--set", "weight_decay=0", *TINY)
+    process = run_here("search", colours, *options)
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "searches/colours/search.json").read_text())["over"] == ["lr"]
+    assert {recipe.weight_decay for recipe in trained} == {0.0}
+    asked = run_here("search", colours, "--over", "weight_decay", *options)
+    assert asked.returncode == 2
+    assert "`--over weight_decay` needs a range" in asked.stderr
+
+
+def test_trials_are_compared_by_the_score_of_the_competition(run_here, colours, trained, tmp_path, monkeypatch) -> None:
+    reported = []
+    monkeypatch.setattr(Trial, "report", lambda trial, score: reported.append(score))
+    process = run_here("search", colours, "--trials", 1, "--fine", 0, "--epochs", 4, "--score", "macro_f1", *TINY)
+    assert process.returncode == 0, process.stderr
+    assert "scored by macro_f1" in process.stdout
+    (recipe,) = trained
+    assert recipe.score == "macro_f1"
+    expected = 0.4 - 0.1 * (math.log10(recipe.lr) - math.log10(0.3)) ** 2
+    assert reported == pytest.approx([expected])
+    assert load_choices(str(tmp_path / "searches/colours/best.toml"))["score"] == "macro_f1"
 
 
 def test_clock_leaves_half_of_the_time_to_the_fine_stage(monkeypatch) -> None:
@@ -211,6 +288,7 @@ def test_what_cannot_be_searched_is_one_line_before_the_data_are_read(run_here, 
 def test_range_that_does_not_fit_the_data_is_one_line_before_training(run_here, colours, trained, tmp_path) -> None:
     for over, message in (
         ("crop=0..40", "`crop` must be at most 15 for pictures of 16x16. Received: 40"),
+        ('head_weights=[null, {"label": 2, "kid": 1}]', "`head_weights` has an entry for 'kid', which is no head."),
         ("batch_size=16,1000", "`batch_size` can be at most 60 with 60 pictures. Received: batch_size=1000."),
     ):
         process = run_here("search", colours, "--over", over, "--epochs", 4, *TINY, "--trials", 1, "--fine", 0)
@@ -240,6 +318,8 @@ def test_pictures_of_several_sizes_are_decoded_at_each(run_here, colours, monkey
 def test_other_process_trains_for_real(run_here, colours, trained, tmp_path, monkeypatch) -> None:
     """This one pretends, and ends its first trial when the other process has begun the second."""
     pretend = trials.train
+    (tmp_path / "apps").mkdir()  # of the user, and none of ours
+    (tmp_path / "apps/__init__.py").write_text("raise SystemExit('the apps of the user')")
 
     def wait_for_other(recipe, data, train_index, val_index, folder, *arguments, **options):
         patience = time.monotonic() + 60

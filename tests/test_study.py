@@ -185,6 +185,64 @@ def test_a_stage_that_may_not_go_on_ends_for_all(tmp_path) -> None:
     assert (len(study.finished(COARSE)), len(study.finished(FINE))) == (2, 1)
 
 
+def test_reopened_stages_go_on_and_the_best_found_then_are_repeated(tmp_path) -> None:
+    study = Study(tmp_path, SPACE, {COARSE: 9, FINE: 2})
+    for score in (0.5, 0.4):
+        study.finish(study.take(), "complete", score)
+    trial = study.take(lambda stage: stage == FINE)
+    study.finish(trial, "complete", 0.6)
+    assert study.take(lambda stage: False) is None
+    assert (study.left(COARSE), study.left(FINE)) == (7, 1)
+    before = study.space(FINE)
+    other = Study(tmp_path, {}, {COARSE: 9, FINE: 2})
+    other.reopen()
+    new = other.take()
+    assert new.stage == COARSE
+    assert study.space(COARSE)["lr"] == RATE["lr"]
+    other.finish(new, "complete", 0.9)
+    while (trial := other.take()).stage == COARSE:
+        other.finish(trial, "complete", 0.1)
+    fine = [trial]
+    other.finish(trial, "complete", 0.7)
+    while trial := other.take():
+        fine.append(trial)
+        other.finish(trial, "complete", 0.7)
+    assert (other.left(COARSE), other.left(FINE)) == (0, 0)
+    now = other.space(FINE)
+    assert now["model"] == before["model"]
+    if new.values["model"] in before["model"].values:
+        assert fine[0].values == new.values
+    assert now["lr"].low <= min(before["lr"].low, new.values["lr"])
+    assert now["lr"].high >= max(before["lr"].high, new.values["lr"])
+
+
+@pytest.mark.parametrize("best", [0, 1, 2])
+def test_few_whole_numbers_go_through_the_fine_stage(tmp_path, best) -> None:
+    study = Study(tmp_path, {"randaugment": Range(0, 2, False, True)}, {COARSE: 12, FINE: 6}, fits=lambda _, n: n >= 0)
+    while trial := study.take():
+        study.finish(trial, "complete", -abs(trial.values["randaugment"] - best))
+    found = study.space(FINE)["randaugment"]
+    assert found.low <= max(0, best - 1)
+    assert found.high >= min(2, best + 1)
+    assert study.best().values["randaugment"] == best
+    assert study.left(FINE) == 0
+    study.at_border()
+
+
+def test_weights_of_heads_are_values_like_others(tmp_path) -> None:
+    space = parse_over(['head_weights=[null, {"label": 2, "kids": 1}, {"label": 2.0, "kids": 1.0}]'])
+    assert space == {"head_weights": Values((None, {"label": 2.0, "kids": 1.0}))}
+    study = Study(tmp_path, space, {COARSE: 4, FINE: 2}, first={"head_weights": {"kids": 1.0, "label": 2.0}})
+    tried = []
+    while trial := study.take():
+        tried.append(trial.values["head_weights"])
+        study.finish(trial, "complete", 0.5 if trial.values["head_weights"] else 0.4)
+    assert tried[0] == {"label": 2.0, "kids": 1.0}
+    assert None in tried
+    assert study.best().values == {"head_weights": tried[0]}
+    assert rows(tmp_path)[0]["head_weights"] == '{"kids": 1.0, "label": 2.0}'
+
+
 def test_without_a_score_there_is_no_fine_stage(tmp_path) -> None:
     study = Study(tmp_path, RATE, {COARSE: 2, FINE: 2})
     for _ in range(2):
@@ -283,6 +341,12 @@ def test_ranges_as_they_are_typed() -> None:
         ("batch_size=[32", "a list that is not JSON"),
         ("epochs=2..9", "`--over epochs` is not possible: `--epochs` and `--coarse`"),
         ("val=0.1,0.2", r"`--over val` is not possible"),
+        ("seeds=1,3", "`--over seeds` is not possible: a trial trains one network"),
+        ("select=true,false", "`--over select` is not possible: a trial has no networks to choose from"),
+        ("views=0..2", "`--over views` is not possible: only predictions after the training"),
+        ("score=accuracy,log_loss", "`--over score` is not possible: trials are compared by one, that of `--score`"),
+        ("deterministic=true,false", "`--over deterministic` is not possible"),
+        ('head_weights={"label": 1, "kids": 2},null', "`head_weights` must be numbers by head"),
         ("momentum=0..0.9", r"`--over momentum` is given twice"),
     ],
 )
