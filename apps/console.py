@@ -53,14 +53,15 @@ class Bar:
         self._bar_id = bar.add_task(what, total=total, left="") if bar else None
         self._start = self._last_line = time.monotonic()
 
-    def update(self, done: int, note: str = "", left: float | None = None) -> None:
-        """Say how much is done, with a short note; seconds `left` where the caller knows better than at this pace."""
+    def update(self, done: int, note: str = "", left: float | None = None, total: int | None = None) -> None:
+        """Say how much is done, with a short note; `left` (seconds) and `total` where the caller knows them better."""
         now = time.monotonic()
+        self._total = self._total if total is None else total
         if left is None:
             left = (now - self._start) * (self._total - done) / max(done, 1)
         what, still = f"{self._what} {note}".rstrip(), f"{duration(left)} left"
         if self._bar is not None and self._bar_id is not None:
-            self._bar.update(self._bar_id, completed=done, description=what, left=still)
+            self._bar.update(self._bar_id, completed=done, total=self._total, description=what, left=still)
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             self._console.say(f"  {what}, {done:,} of {self._total:,}, {still}")

@@ -88,6 +88,7 @@ class EpochLog(keras.callbacks.Callback):
                 sum(self.steps[: self._epoch]) + self._step,
                 f"epoch {self._epoch + 1} of {self.epochs} · loss {logs['loss']:.3f}",
                 self._seconds_left(self._epoch, self._step),
+                sum(self.steps[: self.epochs]),
             )
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
