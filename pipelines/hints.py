@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, t
+import tensorflow as tf
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.tree import DecisionTreeClassifier
 
@@ -111,8 +111,9 @@ def deviations(differences: np.ndarray, groups: np.ndarray | None = None) -> flo
 def needed_deviations(groups: np.ndarray | None = None) -> float:
     """How large `deviations` must be to be spoken of: 5; with groups, what is as unlikely for so few as 5 for many.
 
-    The sum of G values in standard errors from 0 is at most the root of G, and Student's t with G - 1 degrees of
-    freedom in another form, s = t (G / (G - 1 + t^2))^0.5. Infinite for fewer than ten groups.
+    The sum of G values in standard errors from 0 is at most the root of G. It is Student's t with G - 1 degrees of
+    freedom in another form: s^2 / G = t^2 / (G - 1 + t^2), which has the beta distribution of 1/2 and (G - 1) / 2.
+    Infinite for fewer than ten groups.
 
     >>> [round(needed_deviations(np.arange(count)), 2) for count in (5, 10, 25, 100_000)]
     [inf, 3.07, 4.04, 5.0]
@@ -122,8 +123,13 @@ def needed_deviations(groups: np.ndarray | None = None) -> float:
     count = len(np.unique(groups))
     if count < FEWEST_GROUPS:
         return math.inf
-    quantile = float(t.isf(norm.sf(DEVIATIONS), count - 1))
-    return quantile * math.sqrt(count / (count - 1 + quantile**2))
+    tail = math.erfc(DEVIATIONS / math.sqrt(2))  # of a normal deviate, on both sides
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = tf.math.betainc(*(tf.constant(one, "float64") for one in ((count - 1) / 2, 0.5, 1 - middle)))
+        low, high = (middle, high) if float(above) > tail else (low, middle)
+    return math.sqrt(count * low)
 
 
 def _judge(
