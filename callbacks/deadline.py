@@ -61,19 +61,22 @@ class Deadline(StatefulCallback):
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Remember when it began."""
         self._tick()
-        self._epoch_began = self.spent
+        self._epoch_began, self._first, self._last = self.spent, 0, 0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Count the time, for a checkpoint within the epoch."""
         self._tick()
+        self._last = batch + 1
         if self._compiles:  # the first step does, and tells nothing of the others
-            self._compiles, self._epoch_began = False, self.spent
+            self._compiles, self._epoch_began, self._first = False, self.spent, batch + 1
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Set the number of epochs to come and the pace through them, or stop."""
         self._tick()
         model = self.model
-        self.recent = [*self.recent, self.spent - self._epoch_began][-RECENT:]
+        of_an_epoch = self.steps / self._planned[1]
+        part = min(max(self._last - self._first, 1) / of_an_epoch, 1.0)  # less than 1 after a resume within it
+        self.recent = [*self.recent, (self.spent - self._epoch_began) / part][-RECENT:]
         schedule, step = schedule_of(model.optimizer), batches_seen(model.optimizer)
         positions_left = self.steps - schedule.position(step)
         if positions_left < 0.5:
@@ -83,7 +86,7 @@ class Deadline(StatefulCallback):
         left = max(1, min(left, self.most - epoch - 1))
         if epoch + 1 + left != self.epochs:
             self.epochs = epoch + 1 + left
-            schedule.set_pace(step, positions_left / (left * self.steps / self._planned[1]))
+            schedule.set_pace(step, positions_left / (left * of_an_epoch))
 
     def _tick(self) -> None:
         now = time.monotonic()

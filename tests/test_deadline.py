@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import callbacks.deadline
-from callbacks import SGD, Checkpoint, Deadline, LinearSchedule, Paced
+from callbacks import SGD, Checkpoint, Deadline, LinearSchedule, OneTraining, Paced
 from callbacks.rates import batches_seen, learning_rate
 
 STEPS = 4  # an epoch
@@ -95,6 +95,18 @@ def test_resumed_training_keeps_its_pace_and_the_time_it_has_spent(monkeypatch, 
     steps = np.arange(20)
     for step in steps:
         assert learning_rate(rest.optimizer, step) == pytest.approx(learning_rate(whole.optimizer, step))
+
+
+def test_rest_of_an_epoch_tells_the_time_of_a_whole_one(monkeypatch, tmp_path) -> None:
+    """Resumed after two of four steps: the first compiles, the last takes 5 s, an epoch therefore 20 s."""
+    one, deadline = model(10), Deadline(100, 10, 10 * STEPS)
+    deadline.set_state({"seconds": 100.0, "epochs": 10, "spent": 20.0, "recent": []})
+    clock = Clock(monkeypatch, 20)
+    ones = np.zeros((2, 1), "float32")
+    together = OneTraining([clock, deadline], add_history=True, model=one, verbose=0)
+    together.set_params({"steps": 2, "epochs": 100})
+    one.fit(ones, ones, 1, 2, 0, together, initial_epoch=1)
+    assert deadline.recent == [20.0]
 
 
 def test_pace_reaches_the_weights_and_not_only_the_reports(monkeypatch) -> None:
