@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,24 +17,21 @@ import pipelines
 from apps import files, run_folder
 from apps.audit import brief_audit
 from apps.budget import MINUTES, Workload, can_be_paced, measure_speed
-from apps.console import Console, duration, percent
+from apps.console import Console, duration
 from apps.data import keras_names
 from apps.ensemble import Ensemble, flatten, gains, make_ensemble
-from apps.estimate import Estimate
-from apps.evaluation import Evaluation, HeldOut, evaluate, validation_table
-from apps.kept_weights import kept_epochs
+from apps.evaluation import HeldOut, evaluate, validation_table
 from apps.lr_find import with_found_rate
 from apps.plan import Plan, make_plan, print_plan
-from apps.recipes import Choices
 from apps.report import write_report
-from apps.scores import FORMULAS, Formula
+from apps.resolve import refuse_published
+from apps.result import describe_result, report_scores, say_gain
 from apps.submission import complete, make_submission, predict_pictures, score_submission, verify
 from apps.training import Trained, train
 from kerascnn.export import Classifier, export_model, new_version
 from kerascnn.registry import lookup
 from pipelines.competition import encoded_pictures
 from pipelines.decode import decode_picture, resize
-from pipelines.labels import MISSING
 from pipelines.sources import dataset_name
 from pipelines.stream import Streamed
 
@@ -44,21 +40,11 @@ FILES_CHECKED = 100  # pictures that check an export where there are no hidden f
 
 
 def compete(
-    source: str,
-    choices: Choices,
+    order: run_folder.Order,
     *,
-    targets: Sequence[str] | None = None,
-    group: str | None = None,
-    id_column: str | None = None,
     out: Path | None = None,
-    saved_models: Path = Path("saved_models"),
-    strict: bool = False,
     dry_run: bool = False,
     resume: bool = False,
-    probabilities: bool = False,
-    memory: float | None = None,
-    minutes: float | None = None,
-    checkpoint_minutes: float = 2.0,
     auto_lr: bool = False,
     from_scratch: bool = True,
     console: Console | None = None,
@@ -66,20 +52,13 @@ def compete(
     """Train, validate, predict the hidden pictures, export, report; returns the run folder (None after a dry run).
 
     Args:
-        source: What `pipelines.open_dataset` takes.
-        choices: Fields of the recipe that are settled; the others are worked out from the data.
-        targets, group, id_column: Columns of train.csv; None works them out.
+        order: What is asked for; a resumed run has what it was begun with.
         out: The run folder, which must not exist; None takes runs/NAME, runs/NAME-2, ...
-        saved_models: Where the export goes, NAME/VERSION.
-        strict: Raise when any row or picture would be left out.
         dry_run: Check everything, print the plan, write nothing.
         resume: Go on with an interrupted run.
-        probabilities: Write probabilities.csv as well.
-        from_scratch: Whether the competition forbids published weights: `transfer` is refused.
-        memory: GiB that decoded pictures may take, else they are read from disk; None for a quarter of what is free.
-        minutes: What all of it may take; None for what suits the data.
-        checkpoint_minutes: How often a training is written to disk, besides after every epoch.
         auto_lr: Take the rate that a range test suggests; a resumed run has its rate.
+        from_scratch: Whether the competition forbids published weights: `transfer` is refused.
+        console: Shows what happens; None prints.
 
     Raises:
         ValueError, FileNotFoundError: The data or the choices do not fit, before any training.
@@ -88,50 +67,23 @@ def compete(
         raise ValueError(f"`compete` exports TensorFlow's format: set KERAS_BACKEND=tensorflow. Received: {backend}.")
     console = console or Console()
     began = time.monotonic()
-    if "model" in choices:
-        lookup(choices["model"])
-    if from_scratch and not resume and choices.get("transfer", "none") != "none":
-        raise ValueError(
-            "A competition is from scratch unless you say that its rules allow published weights. "
-            f"Received: transfer={choices['transfer']}. Add `--no-from-scratch` if they do."
-        )
-    if minutes is not None and not minutes > 0:
-        raise ValueError(f"`minutes` must be positive. Received: minutes={minutes}.")
-    if minutes is not None and "epochs" in choices and not resume:
-        raise ValueError(
-            f"`--minutes` chooses the epochs, and {choices['epochs']} are settled already, by `--epochs` or a recipe. "
-            "Leave one of them out."
-        )
-    order = run_folder.Order(
-        data=source,
-        columns={"targets": list(targets) if targets else None, "group": group, "id_column": id_column},
-        choices=dict(choices),
-        saved_models=os.fspath(saved_models),
-        probabilities=probabilities,
-        strict=strict,
-        memory=memory,
-        minutes=minutes,
-        checkpoint_minutes=checkpoint_minutes,
-    )
     run, fingerprint = out, None
     if resume:
-        run = run_folder.find_interrupted(dataset_name(source), out)
+        run = run_folder.find_interrupted(dataset_name(order.data), out)
         order, fingerprint = run_folder.kept_order(run, order)
-    elif out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
+    else:
+        check_order(order, from_scratch)
+        if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
     for folder in (run or Path("runs"), Path(order.saved_models)):
         files.require_writable(folder)
-    allowed = None if order.memory is None else order.memory * 2**30
+
     timed, end = order.minutes is not None, began + 60 * (order.minutes or MINUTES)
-    competition = pipelines.open_dataset(source, **order.columns)
-    if order.choices.get("deterministic"):  # before any speed is measured
-        tf.config.experimental.enable_op_determinism()
-    within = max(end - time.monotonic(), 1.0)
-    plan = make_plan(competition, order.choices, order.strict, console, allowed, within, fill=timed)
-    plan = with_found_rate(plan, console) if auto_lr and not resume else plan
-    print_plan(plan, console)
+    plan = open_plan(order, end, console)
     if run is not None and fingerprint is not None:
         run_folder.check_same_data(run, fingerprint, plan.fingerprint)
+    plan = with_found_rate(plan, console) if auto_lr and not resume else plan
+    print_plan(plan, console)
     plan = replace(plan, audited=brief_audit(plan, console))
     if dry_run:
         speed, work = measure_speed(plan.recipe, plan.data), workload(plan)
@@ -148,6 +100,32 @@ def compete(
     carry_out(plan, run, order, resume, console, end - plan.rest if timed else None)
     console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
     return run
+
+
+def check_order(order: run_folder.Order, from_scratch: bool) -> None:
+    """A `ValueError` where a new run cannot be as it was asked for, before data are read."""
+    choices, minutes = order.choices, order.minutes
+    if "model" in choices:
+        lookup(choices["model"])
+    if from_scratch:
+        refuse_published([choices.get("transfer", "none")])
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"`minutes` must be positive. Received: minutes={minutes}.")
+    if minutes is not None and "epochs" in choices:
+        raise ValueError(
+            f"`--minutes` chooses the epochs, and {choices['epochs']} are settled already, by `--epochs` or a recipe. "
+            "Leave one of them out."
+        )
+
+
+def open_plan(order: run_folder.Order, end: float, console: Console) -> Plan:
+    """The plan of an order whose run has time until `end`, on the monotonic clock."""
+    competition = pipelines.open_dataset(order.data, **order.columns)
+    if order.choices.get("deterministic"):  # before any speed is measured
+        tf.config.experimental.enable_op_determinism()
+    memory = None if order.memory is None else order.memory * 2**30
+    within = max(end - time.monotonic(), 1.0)
+    return make_plan(competition, order.choices, order.strict, console, memory, within, fill=order.minutes is not None)
 
 
 def workload(plan: Plan) -> Workload:
@@ -275,18 +253,6 @@ def name_training(fold: int, folds: int, network: int, networks: int) -> str:
     return ", ".join(parts) or "training"
 
 
-def say_gain(found: Mapping[str, float], networks: int) -> str:
-    """What several networks reach together and alone, in one line."""
-    same = found["expected"] == found["together"]
-    hopeful = "" if same else f" ({percent(found['together'])} of those that chose them)"
-    spread = f" (from {percent(found['worst_alone'])} to {percent(found['best_alone'])})"
-    return (
-        f"{networks} networks are right together on {percent(found['expected'])} of the held-out pictures{hopeful}, "
-        f"one alone on {percent(found['alone'])}{spread if found['worst_alone'] < found['best_alone'] else ''}: "
-        f"{round(100 * (found['expected'] - found['alone']), 1) + 0.0:+.1f} points"
-    )
-
-
 def warn_of_lost_pictures(plan: Plan, console: Console) -> None:
     """Say which pictures, readable when the run began, could not be read any more: they had no weight in training."""
     streams = [pictures for pictures in (plan.data.pictures, plan.test_pictures) if isinstance(pictures, Streamed)]
@@ -355,95 +321,6 @@ def saved_model_name(plan: Plan, run: Path) -> str:
     """The data set's name, unless the user gave the run a name of its own."""
     name = plan.competition.name
     return name if re.fullmatch(rf"{re.escape(name)}(-\d+)?", run.name) else run.name
-
-
-def describe_result(
-    plan: Plan, ensembles: Sequence[Ensemble], evaluation: Evaluation, published: Path
-) -> dict[str, Any]:
-    """What result.json says, all but the hidden score."""
-    evaluated = evaluation.heads
-    trained = [one for ensemble in ensembles for one in ensemble.trained]
-    networks = describe_networks(plan, ensembles)
-    return {
-        "score": evaluation.score,
-        "expected": asdict(evaluation.expected) if evaluation.expected else None,
-        "heads": {
-            head: {
-                "validation_accuracy": evaluated[head].accuracy.value if head in evaluated else None,
-                "largest_class": float(np.bincount(labels[labels != MISSING]).max() / (labels != MISSING).sum()),
-                **(evaluated[head].describe() if head in evaluated else {"expected": None}),
-            }
-            for head, labels in plan.data.labels.items()
-        },
-        "parameters": plan.parameters,
-        "seconds": round(sum(one.seconds for one in trained), 1),
-        "pictures_per_second": round(float(np.mean([one.pictures_per_second for one in trained])), 1),
-        "best_epochs": [network["best_epoch"] for network in networks],
-        "networks": networks,
-        "ensemble": gains(ensembles),
-        "alarms": [
-            f"network {number}: {text}" if len(trained) > 1 else text
-            for number, one in enumerate(trained, start=1)
-            for text in one.alarms
-        ],
-        "seed": plan.recipe.seed,
-        "left_out": plan.left_out,
-        "audit": list(plan.audited),
-        "saved_model": os.fspath(published),
-        "versions": run_folder.package_versions(),
-        "commit": run_folder.source_commit(),
-    }
-
-
-def describe_networks(plan: Plan, ensembles: Sequence[Ensemble]) -> list[dict[str, Any]]:
-    """Of every network: where it comes from, how much it counts in its split, what it reaches there alone."""
-    found = []
-    for fold, ensemble in enumerate(ensembles, start=1):
-        origins = [
-            (network, epoch)
-            for network, one in enumerate(ensemble.trained)
-            for epoch in kept_epochs(plan.recipe, one.best_epoch)
-        ]
-        for place, (network, epoch) in enumerate(origins):
-            found.append(
-                {
-                    "fold": fold,
-                    "network": network + 1,
-                    "seed": plan.recipe.seed + network,
-                    "best_epoch": epoch,
-                    "weight": ensemble.weights[place],
-                    "validation_accuracy": dict(ensemble.alone[place]) if ensemble.alone else None,
-                }
-            )
-    return found
-
-
-def report_scores(
-    scores: Mapping[str, Mapping[str, float]], evaluation: Evaluation, result: dict[str, Any], console: Console
-) -> None:
-    """Print the hidden scores, beside what was expected, and add them to the result."""
-    formula = FORMULAS[evaluation.score]
-    for head, values in scores.items():
-        result["heads"][head] |= {"hidden_accuracy": values["accuracy"], "hidden_scores": dict(values)}
-        console.say(f"score     {head}: {percent(values['accuracy'])} of the hidden labels are right")
-        if evaluation.score != "accuracy":
-            console.say(f"          {formula.title} {formula.show(values[evaluation.score])}")
-        if head in evaluation.heads:
-            console.say(f"          {compare(values[evaluation.score], evaluation.heads[head].expected, formula)}")
-    if set(scores) == set(result["heads"]):
-        result["hidden_score"] = float(np.mean([values[evaluation.score] for values in scores.values()]))
-        if len(scores) > 1:
-            shown = f"{formula.title} {formula.show(result['hidden_score'])}"
-            console.say(f"score     mean of {len(scores)} heads: {shown}")
-            if evaluation.expected is not None:
-                console.say(f"          {compare(result['hidden_score'], evaluation.expected, formula)}")
-
-
-def compare(score: float, expected: Estimate, formula: Formula) -> str:
-    """How a score relates to what was expected."""
-    inside = "inside" if expected.holds(score) else "OUTSIDE"
-    interval = f"{formula.show(expected.low)} to {formula.show(expected.high)}"
-    return f"expected before: {formula.show(expected.value)}; {inside} the interval of {interval}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from itertools import accumulate
 import keras
 import numpy as np
 
-from apps.scores import FORMULAS, mean_score
+from apps import scores
 from apps.training import Trained
 from pipelines.labels import MISSING
 
@@ -104,12 +104,8 @@ def average(answers: Sequence[Answers], counts: Sequence[int]) -> dict[str, np.n
 
 def accuracies(answers: Answers, labels: Labels) -> dict[str, float]:
     """The share of right answers by head, of the pictures with a label; heads without any are left out."""
-    known = {head: values != MISSING for head, values in labels.items()}
-    return {
-        head: float((answers[head][known[head]].argmax(axis=1) == labels[head][known[head]]).mean())
-        for head in labels
-        if known[head].any()
-    }
+    known = [head for head, values in labels.items() if (values != MISSING).any()]
+    return {head: scores.score("accuracy", answers[head], labels[head]) for head in known}
 
 
 def score(answers: Answers, labels: Labels, formula: str = "accuracy") -> tuple[float, float]:
@@ -123,8 +119,8 @@ def score(answers: Answers, labels: Labels, formula: str = "accuracy") -> tuple[
     known = {head: values for head, values in labels.items() if (values != MISSING).any()}
     if not known:
         return 0.0, 0.0
-    value, loss = mean_score(formula, answers, known), mean_score("log_loss", answers, known)
-    return (value if FORMULAS[formula].higher_is_better else -value), -loss
+    value, loss = scores.mean_score(formula, answers, known), scores.mean_score("log_loss", answers, known)
+    return (value if scores.FORMULAS[formula].higher_is_better else -value), -loss
 
 
 def select(answers: Sequence[Answers], labels: Labels, formula: str = "accuracy") -> list[int]:

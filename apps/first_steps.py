@@ -4,6 +4,7 @@ Source: A. Karpathy, J. Johnson, CS231n, "Babysitting the learning process", htt
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import keras
@@ -62,9 +63,27 @@ def first_steps(plan: Plan, console: Console) -> FirstSteps:
     model = build_network(recipe, data, recipe.precision)
     whiten(model, data)
     start = model.get_weights()
-    found: list[Finding] = []
-
     losses = {names[head]: pair for head, pair in first_losses(model, data, train_index).items()}
+    found = _judge_losses(losses, console)
+    model.set_weights(start)
+    accuracy, few_steps = overfit(model, data, train_index, recipe.seed, console)
+    few = len(few_pictures(data, train_index, recipe.seed))
+    found += _judge_few(accuracy, few_steps, few, console)
+    rate, fall, rate_steps = None, (math.nan, math.nan), 0
+    for factor in (1.0, 0.1, 10.0):
+        model.set_weights(start)
+        fell, fall, rate_steps = falls(model, replace(recipe, lr=recipe.lr * factor), data, train_index, console)
+        if fell:
+            rate = recipe.lr * factor
+            break
+    many = max(data.num_classes.values()) > MANY_CLASSES
+    found += _judge_rate(rate, recipe.lr, fall, rate_steps, many, console)
+    return FirstSteps(losses, accuracy, few_steps, rate, fall, rate_steps, tuple(found))
+
+
+def _judge_losses(losses: Mapping[str, tuple[float, float]], console: Console) -> list[Finding]:
+    """Step 1: by head the loss before training and ln K."""
+    found = []
     for head, (loss, expected) in losses.items():
         console.say(
             f"step 1    {head}: loss {loss:.2f} before training; ln({round(math.exp(expected))}) = {expected:.2f}"
@@ -80,61 +99,58 @@ def first_steps(plan: Plan, console: Console) -> FirstSteps:
                     "and the norm of the network.",
                 )
             )
+    return found
 
-    model.set_weights(start)
-    accuracy, few_steps = overfit(model, data, train_index, recipe.seed, console)
-    few = len(few_pictures(data, train_index, recipe.seed))
+
+def _judge_few(accuracy: float | None, steps: int, few: int, console: Console) -> list[Finding]:
+    """Step 2: the accuracy on a few pictures; None where none of them has a label."""
     if accuracy is None:
         console.say("step 2    no picture to train on has a label")
-    else:
-        console.say(f"step 2    {accuracy:.0%} of {few} pictures without augmentation after {few_steps} steps")
-    if accuracy is not None and accuracy < 1:
-        found.append(
-            Finding(
-                "few pictures are not over-fitted",
-                SERIOUS,
-                f"{MOST_FEW_STEPS} steps do not teach the network {few} pictures: {accuracy:.0%} right at best.",
-                few,
-                advice="Then it learns no more pictures either: are labels right, do equal pictures have different "
-                "ones, is the network too small or regularised too much (`dropout`, `weight_decay`)?",
-            )
+        return []
+    console.say(f"step 2    {accuracy:.0%} of {few} pictures without augmentation after {steps} steps")
+    if accuracy >= 1:
+        return []
+    return [
+        Finding(
+            "few pictures are not over-fitted",
+            SERIOUS,
+            f"{MOST_FEW_STEPS} steps do not teach the network {few} pictures: {accuracy:.0%} right at best.",
+            few,
+            advice="Then it learns no more pictures either: are labels right, do equal pictures have different "
+            "ones, is the network too small or regularised too much (`dropout`, `weight_decay`)?",
         )
+    ]
 
-    rate, fall, rate_steps = None, (math.nan, math.nan), 0
-    for factor in (1.0, 0.1, 10.0):
-        model.set_weights(start)
-        fell, fall, rate_steps = falls(model, replace(recipe, lr=recipe.lr * factor), data, train_index, console)
-        if fell:
-            rate = recipe.lr * factor
-            break
-    what = f"from {fall[0]:.2f} to {fall[1]:.2f} within {rate_steps} steps"
+
+def _judge_rate(
+    rate: float | None, own: float, fall: tuple[float, float], steps: int, many: bool, console: Console
+) -> list[Finding]:
+    """Step 3: the rate that made the loss fall, beside the recipe's own; `many` classes may take longer."""
+    what = f"from {fall[0]:.2f} to {fall[1]:.2f} within {steps} steps"
     if rate is None:
-        console.say(f"step 3    no rate of {recipe.lr:.2g}, a tenth and ten times of it makes the loss fall: {what}")
-        found.append(
+        console.say(f"step 3    no rate of {own:.2g}, a tenth and ten times of it makes the loss fall: {what}")
+        return [
             Finding(
                 "no rate makes the loss fall",
-                WARNING if (many := max(data.num_classes.values()) > MANY_CLASSES) else SERIOUS,
-                f"Within {STEPS} steps the loss does not fall by {FALL:.0%} at rates of {recipe.lr * 0.1:.2g}, "
-                f"{recipe.lr:.2g} and {recipe.lr * 10:.2g}"
-                f"{', nor by more than it scatters; so many classes may take longer.' if many else '.'}",
+                WARNING if many else SERIOUS,
+                f"Within {STEPS} steps the loss does not fall by {FALL:.0%} at rates of {own * 0.1:.2g}, {own:.2g} and "
+                f"{own * 10:.2g}{', nor by more than it scatters; so many classes may take longer.' if many else '.'}",
                 0,
                 advice="`kerascnn lr-find DATA` sweeps all rates; look at the augmentation with `kerascnn show DATA`.",
             )
+        ]
+    console.say(f"step 3    the loss falls {what} at rates up to {rate:.2g}")
+    if rate == own:
+        return []
+    return [
+        Finding(
+            "another rate is better",
+            WARNING,
+            f"The recipe's rate of {own:.2g} does not make the loss fall within {STEPS} steps, {rate:.2g} does.",
+            0,
+            advice=f"Train with `--lr {rate:.2g}`, or ask `kerascnn lr-find DATA`.",
         )
-    else:
-        console.say(f"step 3    the loss falls {what} at rates up to {rate:.2g}")
-        if rate != recipe.lr:
-            found.append(
-                Finding(
-                    "another rate is better",
-                    WARNING,
-                    f"The recipe's rate of {recipe.lr:.2g} does not make the loss fall within {STEPS} steps, "
-                    f"{rate:.2g} does.",
-                    0,
-                    advice=f"Train with `--lr {rate:.2g}`, or ask `kerascnn lr-find DATA`.",
-                )
-            )
-    return FirstSteps(losses, accuracy, few_steps, rate, fall, rate_steps, tuple(found))
+    ]
 
 
 def first_losses(model: keras.Model, data: Data, index: np.ndarray) -> dict[str, tuple[float, float]]:

@@ -58,6 +58,27 @@ ImageSize = Annotated[
         show_default="their own, reduced as suits the network",
     ),
 ]
+Val = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FRACTION|FOLDS|FILE",
+        help="Fraction held out for validation, number of folds (5), 0, or CSV file of what to hold out.",
+        show_default="0.1",
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Of split, weights, order and augmentation.", show_default="0")]
+ScoreName = Annotated[
+    str | None,
+    typer.Option(
+        "--score",
+        metavar="accuracy|macro_f1|log_loss",
+        help="What counts, the mean over the targets.",
+        show_default="accuracy",
+    ),
+]
+FromScratch = Annotated[
+    bool, typer.Option("--from-scratch/--no-from-scratch", help="Whether the rules forbid published weights.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error and TensorFlow's own messages.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the --out file.")]

@@ -1,7 +1,7 @@
 """A recipe for a data set: what was chosen, and what suits the data for everything else."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -137,6 +137,16 @@ def _check_cycles(recipe: Recipe) -> None:
     ):
         if (value := getattr(recipe, name)) != needed:
             raise ValueError(f"`{name}` does not go with `snapshots`: {why}. Received: {name}={value}.")
+
+
+def refuse_published(transfers: Iterable[str]) -> None:
+    """A `ValueError` where a `transfer` would begin with published weights, which a competition forbids by default."""
+    for transfer in transfers:
+        if transfer != "none":
+            raise ValueError(
+                "A competition is from scratch unless you say that its rules allow published weights. "
+                f"Received: transfer={transfer}. Add `--no-from-scratch` if they do."
+            )
 
 
 def suitable_rates(optimizer: str, epochs: int, batch_size: int, lr: float | None = None) -> dict[str, float]:

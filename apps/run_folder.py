@@ -48,29 +48,30 @@ class Order:
     checkpoint_minutes: float = 2.0
 
 
-def find_interrupted(name: str, out: Path | None) -> Path:
-    """The run to go on with: `out`, or the newest of runs/NAME, runs/NAME-2, ... that has no result.
+def find_interrupted(
+    name: str, out: Path | None, what: str = "run", parent: Path = Path("runs"), record: str = "recipe.json"
+) -> Path:
+    """What to go on with: `out`, or the newest of PARENT/NAME, PARENT/NAME-2, ... that has a record and no result.
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: The run is finished.
+        ValueError: It is finished.
     """
+
+    def is_interrupted(path: Path) -> bool:
+        return (path / record).is_file() and not (path / "result.json").is_file()
+
     if out is not None:
-        if not (out / "recipe.json").is_file():
-            raise FileNotFoundError(f"{out} is no run folder: it has no recipe.json. Start without `--resume`.")
-        if (out / "result.json").is_file():
+        if not (out / record).is_file():
+            raise FileNotFoundError(f"{out} is the folder of no {what}: it has no {record}. Start without `--resume`.")
+        if not is_interrupted(out):
             raise ValueError(f"{out} is finished; there is nothing to go on with.")
         return out
-    runs = [
-        path
-        for path in (Path("runs").iterdir() if Path("runs").is_dir() else ())
-        if re.fullmatch(rf"{re.escape(name)}(-\d+)?", path.name)
-        and (path / "recipe.json").is_file()
-        and not (path / "result.json").is_file()
-    ]
-    if not runs:
-        raise FileNotFoundError(f"There is no interrupted run of {name} in runs/. Start without `--resume`.")
-    return max(runs, key=lambda path: path.stat().st_mtime)
+    named = [path for path in parent.glob("*") if re.fullmatch(rf"{re.escape(name)}(-\d+)?", path.name)]
+    found = [path for path in named if is_interrupted(path)]
+    if not found:
+        raise FileNotFoundError(f"There is no interrupted {what} of {name} in {parent}/. Start without `--resume`.")
+    return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def remove_unfinished(run: Path) -> None:

@@ -29,10 +29,6 @@ class Formula:
     value: Callable[[np.ndarray], np.ndarray]
     is_mean: bool
 
-    def better(self, one: float, other: float) -> bool:
-        """Whether `one` is strictly better."""
-        return one > other if self.higher_is_better else one < other
-
     def show(self, value: float) -> str:
         """A value for people: a percentage, or a log loss with three digits."""
         return f"{100 * value:.1f} %" if self.higher_is_better else f"{value:.3f}"

@@ -19,7 +19,7 @@ import keras
 import pipelines
 from apps import files, run_folder
 from apps.console import Console, duration
-from apps.search_folder import BEST, Order, check_order, find_unfinished, kept_order, read_record, write_record
+from apps.search_folder import BEST, RECORD, Order, check_order, kept_order, read_record, write_record
 from apps.search_report import conclude, print_search, resume_command, tell
 from apps.study import COARSE, FINE, Pruned, Study
 from apps.trials import Trainer, stop_without
@@ -64,7 +64,7 @@ def search(
     began, source = time.monotonic(), order.data
     check_order(order, minutes, processes)
     if resume:
-        out = find_unfinished(dataset_name(source), out)
+        out = run_folder.find_interrupted(dataset_name(source), out, "search", Path("searches"), RECORD)
         record = read_record(out)
         order = kept_order(record, order, given)
     elif out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):

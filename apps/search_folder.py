@@ -1,7 +1,6 @@
 """The search folder searches/NAME: what was asked for, as its search.json keeps it, and how it is found."""
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Collection, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from apps import files, run_folder
 from apps.ranges import parse_over
+from apps.resolve import refuse_published
 from apps.study import SAMPLERS
 from kerascnn.registry import lookup
 
@@ -61,37 +61,8 @@ def check_order(order: Order, minutes: float | None, processes: int) -> None:
         lookup(order.choices["model"])
     for name in getattr(space.get("model"), "values", ()):
         lookup(name)
-    published = {order.choices.get("transfer", "none"), *getattr(space.get("transfer"), "values", ())} - {"none"}
-    if order.from_scratch and published:
-        raise ValueError(
-            "A competition is from scratch unless you say that its rules allow published weights. "
-            f"Received: transfer={published.pop()}. Add `--no-from-scratch` if they do."
-        )
-
-
-def find_unfinished(name: str, out: Path | None) -> Path:
-    """The search to go on with: `out`, or the newest of searches/NAME, searches/NAME-2, ... that has no result.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: The search is finished.
-    """
-    if out is not None:
-        if not (out / RECORD).is_file():
-            raise FileNotFoundError(f"{out} is no search: it has no {RECORD}. Start without `--resume`.")
-        if (out / RESULT).is_file():
-            raise ValueError(f"{out} is finished; there is nothing to go on with.")
-        return out
-    found = [
-        path
-        for path in (Path("searches").iterdir() if Path("searches").is_dir() else ())
-        if re.fullmatch(rf"{re.escape(name)}(-\d+)?", path.name)
-        and (path / RECORD).is_file()
-        and not (path / RESULT).is_file()
-    ]
-    if not found:
-        raise FileNotFoundError(f"There is no interrupted search of {name} in searches/. Start without `--resume`.")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    if order.from_scratch:
+        refuse_published([order.choices.get("transfer", "none"), *getattr(space.get("transfer"), "values", ())])
 
 
 def write_record(out: Path, order: Order, fingerprint: Mapping[str, str]) -> None:

@@ -86,6 +86,13 @@ def header_findings(headers: pd.DataFrame, ids: Ids, part: str, sampled: bool = 
     found = [
         Finding("sizes and colour modes", NOTE, f"{what} (height x width){several}; {kinds}.", len(headers)),
     ]
+    return found + _shape_findings(headers, sizes, ids, part) + _mode_findings(headers, ids, part)
+
+
+def _shape_findings(headers: pd.DataFrame, sizes: pd.Series, ids: Ids, part: str) -> list[Finding]:
+    """Pictures of an unusual aspect, or much smaller than the others; `sizes` in words."""
+    height, width = headers["height"].to_numpy(float), headers["width"].to_numpy(float)
+    found = []
     aspect = np.log(width / height)
     distorted = np.abs(aspect - np.median(aspect)) > np.log(LONG)
     if distorted.any():
@@ -112,6 +119,12 @@ def header_findings(headers: pd.DataFrame, ids: Ids, part: str, sampled: bool = 
                 some(f"{ids[place]} ({size})" for place, size in _at(headers, sizes, small)),
             )
         )
+    return found
+
+
+def _mode_findings(headers: pd.DataFrame, ids: Ids, part: str) -> list[Finding]:
+    """Pictures stored in another way than most: without colour, with a palette, opacity, printing colours, 16 bits."""
+    found = []
     colourless = headers["mode"].isin(["L", "1", "LA", "I;16", "I"]).to_numpy()
     if 0 < colourless.mean() < 0.5:
         odd = headers.index[colourless]

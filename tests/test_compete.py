@@ -295,10 +295,11 @@ def test_full_disk_is_one_line_and_damages_nothing(colours, tmp_path, model, fin
 
 def test_backend_that_cannot_export_is_refused_before_anything_is_read(monkeypatch) -> None:
     from apps.compete import compete
+    from apps.run_folder import Order
 
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     with pytest.raises(ValueError, match=r"set KERAS_BACKEND=tensorflow. Received: jax"):
-        compete("digits", {})
+        compete(Order("nowhere", {}, {}, "saved_models", False))
 
 
 def test_unwritable_saved_models_folder_is_found_before_training(run_here, colours) -> None:

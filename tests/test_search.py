@@ -276,7 +276,7 @@ def test_what_cannot_be_searched_is_one_line_before_the_data_are_read(run_here, 
         (["--val", 0], "needs pictures held out"),
         (["--over", "transfer=none,all"], "Add `--no-from-scratch` if they do."),
         (["--resume"], "There is no interrupted search of no-such-data in searches/."),
-        (["--resume", "--out", "nowhere"], "nowhere is no search: it has no search.json."),
+        (["--resume", "--out", "nowhere"], "nowhere is the folder of no search: it has no search.json."),
     ):
         process = run_here("search", tmp_path / "no-such-data", *options)
         assert process.returncode == 2
