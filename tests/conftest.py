@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from serving_examples import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -106,3 +110,23 @@ def run_here(
         return subprocess.CompletedProcess(arguments, ended.value.code or 0, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved_models folder with `half` (version 123) and `tiny` (version 1), not to be changed."""
+    from serving_examples import half_plus_two, tiny_classifier
+
+    folder = tmp_path_factory.mktemp("saved_models")
+    half_plus_two(folder / "half/123")
+    tiny_classifier(folder / "tiny/1")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(models: Path) -> Iterator["Server"]:
+    """A real server of `models`, shared: leave it as it is."""
+    from serving_examples import Server
+
+    with Server(models) as server:
+        yield server

@@ -1,0 +1,34 @@
+"""Runs the server: one process, ended by SIGTERM without a lost request."""
+
+import socket
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+
+import uvicorn
+from starlette.applications import Starlette
+
+from apps.serve.application import make_application
+from apps.serve.loading import load_servable
+from apps.serve.repository import Repository
+from apps.serve.settings import Settings
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or Ctrl-C; the exit code."""
+    threads = ThreadPoolExecutor(4)
+    repository = Repository(settings, partial(load_servable, settings=settings, threads=threads))
+    application = make_application(repository, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await repository.start()
+        yield
+        await repository.stop()
+
+    application.router.lifespan_context = lifespan
+    listener = socket.create_server((settings.host, settings.port))
+    print(f"Serving {settings.folder} on http://{settings.host}:{listener.getsockname()[1]}", flush=True)
+    uvicorn.Server(uvicorn.Config(application, log_level="warning")).run([listener])
+    return 0

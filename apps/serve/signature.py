@@ -1,0 +1,88 @@
+"""What a SavedModel's signatures take and give, read from its file without loading it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+
+INIT = "__saved_model_init_op"  # a signature without inputs that TensorFlow adds and TensorFlow Serving shows
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output.
+
+    Args:
+        name: As clients call it.
+        dtype: Of NumPy; `object` for strings, whose elements are bytes.
+        shape: None for a side of any length; the whole is None where not even the rank is known.
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | None, ...] | None
+
+    @property
+    def is_bytes(self) -> bool:
+        """Whether its elements are byte strings."""
+        return self.dtype == np.dtype(object)
+
+    @property
+    def is_pictures(self) -> bool:
+        """Whether it takes a batch of pictures as pixels: numbers [N, height, width, 3]."""
+        return not self.is_bytes and self.shape is not None and len(self.shape) == 4 and self.shape[-1] == 3
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A function that clients may call."""
+
+    name: str
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    definition: meta_graph_pb2.SignatureDef = field(repr=False, compare=False)
+
+    @property
+    def batched(self) -> bool:
+        """Whether requests can be joined along the first side: every input has one of any length."""
+        return all(spec.shape is not None and spec.shape[:1] == (None,) for spec in self.inputs.values())
+
+
+def read_signatures(saved_model: os.PathLike[str] | str) -> dict[str, Signature]:
+    """The signatures of a SavedModel by name, without `__saved_model_init_op`.
+
+    Raises:
+        FileNotFoundError: There is no saved_model.pb.
+        ValueError: It is damaged, or was not saved for serving.
+    """
+    path = Path(saved_model, "saved_model.pb")
+    content = saved_model_pb2.SavedModel()
+    try:
+        content.ParseFromString(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no saved_model.pb in version {Path(saved_model).name}.") from None
+    except Exception as error:
+        raise ValueError(f"saved_model.pb is damaged: {error}") from error
+    graphs = [graph for graph in content.meta_graphs if "serve" in graph.meta_info_def.tags]
+    if not graphs:
+        raise ValueError("saved_model.pb has no graph with the tag 'serve'.")
+    return {
+        name: Signature(name, _specs(definition.inputs), _specs(definition.outputs), definition)
+        for name, definition in sorted(graphs[0].signature_def.items())
+        if name != INIT
+    }
+
+
+def _specs(infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, TensorSpec]:
+    return {name: _spec(name, info) for name, info in sorted(infos.items())}
+
+
+def _spec(name: str, info: meta_graph_pb2.TensorInfo) -> TensorSpec:
+    shape = None
+    if not info.tensor_shape.unknown_rank:
+        shape = tuple(None if side.size < 0 else int(side.size) for side in info.tensor_shape.dim)
+    return TensorSpec(name, np.dtype(tf.dtypes.as_dtype(info.dtype).as_numpy_dtype), shape)
