@@ -3,12 +3,19 @@
 from starlette.applications import Starlette
 
 from apps.serve import rest_v1
+from apps.serve.batching import Workers
+from apps.serve.metrics import Metrics
 from apps.serve.repository import Repository
 from apps.serve.settings import Settings
 
 
-def make_application(repository: Repository, settings: Settings) -> Starlette:
-    """All routes of the server."""
+def make_application(repository: Repository, workers: Workers, metrics: Metrics, settings: Settings) -> Starlette:
+    """All routes of the server.
+
+    `application.state` has `settings`, `metrics`, `draining` (set by SIGTERM) and `ready()`, for the routes.
+    """
     application = Starlette(routes=[*rest_v1.routes(repository)])
-    application.state.settings = settings  # what `exchange` keeps to
+    state = application.state
+    state.settings, state.metrics, state.draining = settings, metrics, False
+    state.ready = lambda: not state.draining and repository.ready() and workers.longest() < settings.hang_seconds
     return application

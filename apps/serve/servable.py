@@ -33,7 +33,7 @@ class Servable:
         metadata: What `assets.extra/kerascnn.json` says, with "classes" by head; empty for other SavedModels.
         runner: Computes it.
         batcher: Joins its requests.
-        threads: Where pictures are decoded.
+        decoders: Threads where pictures are decoded.
         settings: The limits.
     """
 
@@ -43,7 +43,7 @@ class Servable:
     metadata: Mapping[str, Any]
     runner: Runner
     batcher: Batcher = field(repr=False)
-    threads: Executor = field(repr=False)
+    decoders: Executor = field(repr=False)
     settings: Settings = field(repr=False)
 
     @property
@@ -88,7 +88,7 @@ class Servable:
         if chosen.batched:
             return await self.batcher.submit(chosen.name, inputs, deadline)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.threads, self.runner.run, chosen.name, inputs)
+        return await loop.run_in_executor(self.decoders, self.runner.run, chosen.name, inputs)
 
     def _sized(self) -> str:
         return SIZED if SIZED in self.signatures else DEFAULT
@@ -96,7 +96,7 @@ class Servable:
     async def _decode(self, pictures: np.ndarray) -> np.ndarray:
         """Pixels uint8 [N, height, width, 3] of N encoded pictures."""
         loop = asyncio.get_running_loop()
-        parts = [loop.run_in_executor(self.threads, self._decode_one, data) for data in pictures]
+        parts = [loop.run_in_executor(self.decoders, self._decode_one, data) for data in pictures]
         return np.stack(await asyncio.gather(*parts))
 
     def _decode_one(self, data: bytes) -> np.ndarray:

@@ -10,16 +10,20 @@ import uvicorn
 from starlette.applications import Starlette
 
 from apps.serve.application import make_application
+from apps.serve.batching import Workers
 from apps.serve.loading import load_servable
+from apps.serve.metrics import Metrics
 from apps.serve.repository import Repository
 from apps.serve.settings import Settings
 
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or Ctrl-C; the exit code."""
-    threads = ThreadPoolExecutor(4)
-    repository = Repository(settings, partial(load_servable, settings=settings, threads=threads))
-    application = make_application(repository, settings)
+    metrics = Metrics()
+    workers, decoders = Workers(settings.workers or 2), ThreadPoolExecutor(2, thread_name_prefix="decode")
+    load = partial(load_servable, settings=settings, workers=workers, decoders=decoders, observe=metrics.batch)
+    repository = Repository(settings, load)
+    application = make_application(repository, workers, metrics, settings)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
