@@ -55,6 +55,7 @@ def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> N
     from apps.bench_callbacks import bench_callbacks
     from apps.bench_networks import bench_building, bench_networks
     from apps.bench_pipeline import bench_pipeline
+    from apps.bench_serve import bench_serve
     from apps.bench_step import bench_step
     from apps.bench_train import bench_train
 
@@ -65,6 +66,7 @@ def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> N
         "building": bench_building,
         "train": bench_train,
         "step": bench_step,
+        "serve": bench_serve,
     }
     if name not in known:
         raise ValueError(f"There is no benchmark {name!r}. Benchmarks: {', '.join(known)}.")

@@ -168,7 +168,7 @@ def bench(
             help="`pipeline`: augmentation, streaming, and their share of a training; `callbacks`: what they cost; "
             "`networks`: a training step and inference, beside PyTorch's; `building`: seconds to build each network; "
             "`train`: the steps of cifar10-fast, beside those of the fastest public recipe in PyTorch; `step`: where "
-            "the time of a step goes, by kind of operation."
+            "the time of a step goes, by kind of operation; `serve`: the server, beside FastAPI and LitServe."
         ),
     ],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
