@@ -42,12 +42,14 @@ class Outcome:
         seconds: From the first request to the last answer, without those that came after the end.
         latencies: By HTTP status, seconds from when a request was due to its whole answer.
         broken: Connections that ended without an answer.
+        asked: Requests sent.
         unsent: Requests of the open loop that found every connection busy.
     """
 
     seconds: float = 0.0
     latencies: dict[int, list[float]] = field(default_factory=dict)
     broken: int = 0
+    asked: int = 0
     unsent: int = 0
 
     @property
@@ -161,16 +163,17 @@ async def _ask(load: Load) -> Outcome:
             await asyncio.sleep(min(0.02, end - now))
     else:
         idle.extend(clients)
-        asked = 0
-        while (now := time.perf_counter()) < end:
-            for number in range(asked, int((now - start) * load.rate)):
+        asked, total = 0, round(load.seconds * load.rate)
+        while asked < total:
+            due = min(int((time.perf_counter() - start) * load.rate), total)
+            for number in range(asked, due):
                 if idle:
                     send(idle.popleft(), start + number / load.rate)
                 else:
                     outcome.unsent += 1
-                asked = number + 1
+            asked = due
             await asyncio.sleep(TICK)
-    outcome.seconds = min(time.perf_counter(), end) - start
+    outcome.asked, outcome.seconds = sent, min(time.perf_counter(), end) - start
     for _ in range(500):  # what is under way has 10 seconds
         if not any(client.busy for client in clients):
             break
