@@ -10,12 +10,15 @@ ON_JAX := callbacks kerascnn $(addprefix tests/test_,$(addsuffix .py,alarms arch
 	lr_finder monitor multi_task network_contract optimizers pages plateau rate_callbacks schedules snapshot_ensemble \
 	hardest steps throughput training weight_average whitening))
 
+# What is skipped without the extras: other runtimes, other projects' clients, a browser, Ray.
+WITH_EXTRAS := $(addprefix tests/test_,$(addsuffix .py,export_formats serve_runners serve_grpc serve_clients serve_browser serve_ray))
+
 .PHONY: help demo test test-extras test-slow bench setup lint
 
 help:
 	@echo "make demo         train on handwritten digits: submission, expected score, SavedModel, report (2 minutes)"
 	@echo "make test         run the tests of the default installation (about 18 minutes on 2 cores)"
-	@echo "make test-extras  test all published weights; install the extras, test on JAX what must hold there too"
+	@echo "make test-extras  test all published weights; install the extras, test them, and on JAX what must hold there too"
 	@echo "make test-slow    all slow tests: what make test shows for one network of each family, for all 56"
 	@echo "make bench        measure speed side by side"
 	@echo "make setup        create .venv and install, nothing else"
@@ -29,6 +32,7 @@ test: $(INSTALLED)
 
 test-extras: $(EXTRAS)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests/test_imagenet.py tests/test_transfer.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(WITH_EXTRAS)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ON_JAX)
 
 test-slow: $(INSTALLED)
@@ -54,5 +58,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installed."
 
 $(EXTRAS): $(INSTALLED)
-	$(INSTALL) -e '.[dev,jax]'
+	$(INSTALL) -e '.[dev,jax,openvino,onnx,litert,grpc,ray,clients]'
+	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium) > /dev/null \
+	|| echo "No Chromium, and none could be installed: the tests in a browser will be skipped."
 	@touch $@
