@@ -222,6 +222,21 @@ def test_a_batch_that_does_not_get_full_waits_no_longer_than_told() -> None:
     play(scene, Model(), max_wait=0.05)
 
 
+def test_no_worker_is_left_free_beside_a_model_that_waits_for_more() -> None:
+    model = Model()
+
+    async def scene(patient: Batcher, workers: Workers) -> None:
+        greedy = Batcher(model, workers, Settings(max_batch=2))
+        model.gate.clear()
+        tasks = [ask(patient, rows_of(1)), ask(greedy, rows_of(2, 2)), ask(greedy, rows_of(3, 3))]
+        await until(lambda: model.rows == [2, 2])
+        model.gate.set()
+        await asyncio.gather(*tasks[1:])
+        tasks[0].cancel()
+
+    play(scene, model, count=2, max_wait=60)
+
+
 # Sizes
 
 
@@ -444,16 +459,48 @@ def test_fault_18_what_is_too_late_is_not_computed() -> None:
     play(scene, model, max_batch=4)
 
 
-def test_fault_18_a_busy_event_loop_does_not_hide_that_it_is_too_late() -> None:
-    model = Model()
+def test_fault_18_who_is_too_late_or_has_left_takes_no_worker_even_before_he_has_noticed() -> None:
+    model, seen = Model(), list[BatchDone]()
 
-    async def scene(batcher: Batcher, _: Workers) -> None:
-        task = ask(batcher, rows_of(1), 0.02)
-        asyncio.get_running_loop().call_soon(time.sleep, 0.05)  # between its submission and the batch
-        assert (await refused(task)).code is Code.DEADLINE_EXCEEDED
-        assert model.calls == []
+    async def scene(_: Batcher, workers: Workers) -> None:
+        batcher = Batcher(model, workers, Settings(), seen.append)
+        late = ask(batcher, rows_of(1), 0.02)
+        asyncio.get_running_loop().call_soon(time.sleep, 0.05)  # between his submission and the batch
+        assert (await refused(late)).code is Code.DEADLINE_EXCEEDED
+        left = ask(batcher, rows_of(1))
+        await asyncio.sleep(0)
+        assert batcher.waiting == 1
+        left.cancel()  # before the batch is formed, and he himself goes on after it
+        await asyncio.wait([left])
+        await batcher.close()
 
     play(scene, model)
+    assert seen == []
+    assert model.calls == []
+
+
+def test_fault_15_who_leaves_before_the_second_try_is_not_computed_again() -> None:
+    second, calls = threading.Event(), list[list[float]]()
+
+    def run(_: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        calls.append(inputs["x"][:, 0].tolist())
+        if len(calls) == 2:
+            second.wait(PATIENCE)
+        if (inputs["x"] == POISON).any():
+            raise invalid("A row is poisoned.")
+        return {"y": inputs["x"]}
+
+    async def scene(batcher: Batcher, _: Workers) -> None:
+        tasks = [ask(batcher, rows_of(value)) for value in (POISON, 2, 3, 4)]
+        await until(lambda: len(calls) == 2)
+        tasks[2].cancel()
+        await asyncio.wait([tasks[2]])
+        second.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [answers[i]["y"][0, 0] for i in (1, 3)] == [2, 4]
+        assert calls == [[POISON, 2, 3, 4], [POISON], [2], [4]]
+
+    play(scene, run)
 
 
 def test_fault_19_a_call_that_hangs_costs_one_worker_until_it_ends() -> None:
@@ -567,7 +614,7 @@ def test_close_computes_what_waits() -> None:
         tasks[3].cancel()
         model.gate.set()
         await closing
-        assert first.done() or first.get_loop()
+        await first
         answers = await asyncio.gather(*tasks[:3], *tasks[4:])
         assert [answer["y"][0, 0] for answer in answers] == [1, 11, 21, 41, 51, 61, 71, 81, 91]
 
@@ -587,6 +634,27 @@ def test_close_waits_for_a_batch_whose_client_has_left() -> None:
         assert workers.longest() == 0
 
     play(scene, model)
+
+
+def test_close_waits_for_every_worker() -> None:
+    gates = {1.0: threading.Event(), 2.0: threading.Event()}
+
+    def run(_: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        gates[float(inputs["x"][0, 0])].wait(PATIENCE)
+        return {"y": inputs["x"]}
+
+    async def scene(batcher: Batcher, _: Workers) -> None:
+        one, two = ask(batcher, rows_of(1), name="one"), ask(batcher, rows_of(2), name="two")
+        closing = asyncio.create_task(batcher.close())
+        await asyncio.sleep(0.005)
+        gates[1.0].set()
+        await one
+        await asyncio.sleep(0.005)
+        assert not closing.done()
+        gates[2.0].set()
+        await asyncio.gather(two, closing)
+
+    play(scene, run, count=2)
 
 
 def test_closed_workers_end_their_threads() -> None:
@@ -621,6 +689,36 @@ def test_workers_that_are_free_keep_nothing_of_the_last_batch() -> None:
     play(scene, Model())
 
 
+@pytest.mark.parametrize("end", ["right", "poison", "toxin", "late", "left", "large", "large poison"])
+def test_rows_are_given_free_without_waiting_for_the_garbage_collector(end: str) -> None:
+    """Else a storm of requests that fail would fill the memory with their pictures."""
+    model = Model()
+
+    async def scene(batcher: Batcher, _: Workers) -> None:
+        gc.disable()
+        value = {"poison": POISON, "toxin": TOXIN, "large poison": POISON}.get(end, 1.0)
+        inputs = rows_of(*[value] * (100 if "large" in end else 1))
+        kept = weakref.ref(inputs["x"])
+        model.calls.clear()
+        mate = ask(batcher, rows_of(5))
+        task = ask(batcher, inputs, -1.0 if end == "late" else PATIENCE)
+        del inputs
+        await asyncio.sleep(0)
+        if end == "left":
+            task.cancel()
+        await asyncio.wait([task, mate])
+        assert task.cancelled() or (task.exception() is None) == (end in ("right", "large"))
+        del task
+        await until(lambda: kept() is None)
+
+    logging.getLogger("apps.serve.batch").disabled = True  # pytest keeps what is logged
+    try:
+        play(scene, model)
+    finally:
+        gc.enable()
+        logging.getLogger("apps.serve.batch").disabled = False
+
+
 def test_the_metrics_are_told_of_every_batch() -> None:
     model, seen = Model(), list[BatchDone]()
 
@@ -642,8 +740,9 @@ def test_the_metrics_are_told_of_every_batch() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_everybody_gets_his_own_answer_whatever_happens(seed: int) -> None:
+def test_everybody_gets_his_own_answer_whatever_happens(seed: int, caplog: pytest.LogCaptureFixture) -> None:
     """Random sizes, shapes, deadlines, departures, poison and lack of memory; two models, one of which is slow."""
+    uvloop = pytest.importorskip("uvloop")
     rng = np.random.default_rng(seed)
     most = int(rng.choice([3, 5, 100]))
 
@@ -690,7 +789,7 @@ def test_everybody_gets_his_own_answer_whatever_happens(seed: int) -> None:
             if refusal.code is Code.UNAVAILABLE:
                 assert "queue is full" in refusal.message
             elif refusal.code is Code.DEADLINE_EXCEEDED:
-                assert asyncio.get_running_loop().time() >= deadline - 0.001
+                assert time.monotonic() >= deadline - 0.005
             else:
                 assert rows
                 assert refusal.code is {POISON: Code.INVALID_ARGUMENT, TOXIN: Code.INTERNAL}[sick]
@@ -713,14 +812,13 @@ def test_everybody_gets_his_own_answer_whatever_happens(seed: int) -> None:
             await asyncio.wait_for(batcher.close(), PATIENCE)
         assert workers.longest() == 0
         assert sum(counts.values()) == 160
-        assert counts["right"] > 20
+        assert counts["right"] > 0
 
-    logging.getLogger("apps.serve.batch").setLevel(logging.CRITICAL)
-    try:
-        with working(2) as workers:
-            asyncio.run(whole(workers))
-    finally:
-        logging.getLogger("apps.serve.batch").setLevel(logging.NOTSET)
+    caplog.set_level(logging.CRITICAL, "apps.serve.batch")
+    with working(2) as workers:
+        (uvloop if seed % 3 else asyncio).run(whole(workers))
+        gc.collect()
+    assert caplog.records == []  # asyncio tells there of an error that nobody has looked at
 
 
 # With TensorFlow

@@ -88,6 +88,8 @@ class Batch:
         except BaseException as error:  # whatever it is, those who wait are answered
             self.failed = True
             refusal = as_refusal(error)
+            if len(parts) == 1 and refusal.code is Code.INTERNAL:
+                LOG.error("Signature %s failed on %d rows.", self.signature, parts[0].rows, exc_info=error)
         else:
             yield from zip(parts, outputs, strict=True) if outputs else self._alone(parts)
             return
@@ -100,8 +102,6 @@ class Batch:
         elif exhausted and parts[0].rows > 1 and self.signature not in self._inseparable:
             yield from self._in_halves(parts[0])
         else:
-            if refusal.code is Code.INTERNAL:
-                LOG.error("Signature %s failed on %d rows.", self.signature, parts[0].rows, exc_info=refusal)
             yield parts[0], refusal
 
     def _together(self, parts: Sequence[Part]) -> list[Outputs] | None:
@@ -158,15 +158,15 @@ class Batch:
 
 
 def as_refusal(error: BaseException) -> Refusal:
-    """What a client is told of it; nothing of the server's inside."""
+    """What a client is told of it: nothing of the server's inside.
+
+    A new one, without a traceback: that would keep the rows in memory, in a cycle.
+    """
     if isinstance(error, Refusal):
-        return error
+        return Refusal(error.code, error.message, error.retry_after)
     if isinstance(error, MemoryError):
-        refusal = Refusal(Code.RESOURCE_EXHAUSTED, "The model ran out of memory.")
-    else:
-        refusal = Refusal(Code.INTERNAL, "The model failed.")
-    refusal.__cause__ = error
-    return refusal
+        return Refusal(Code.RESOURCE_EXHAUSTED, "The model ran out of memory.")
+    return Refusal(Code.INTERNAL, "The model failed.")
 
 
 def join(tensors: Sequence[Tensors], padding: int = 0) -> Outputs:

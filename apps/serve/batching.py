@@ -178,6 +178,7 @@ class Batcher:
         finally:
             timer.cancel()
             self._forget(parts)
+            del parts  # an exception holds this frame and would be held by it: a cycle, with the rows in it
         return outputs if rows else cut(outputs, 0, 0)
 
     @property
