@@ -205,6 +205,13 @@ def test_only_numbers_are_versions_and_links_are_followed(tmp_path: Path) -> Non
     assert versions[12].whole
 
 
+def test_a_model_without_a_version_is_told_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path / "m")
+    assert (
+        find_models(tmp_path, None)["m"].problem == "saved_model.pb lies beside no version: move it into a folder m/1."
+    )
+
+
 def test_links_in_circles_end(tmp_path: Path) -> None:
     write(tmp_path / "m/1")
     (tmp_path / "m/1/self").symlink_to(tmp_path / "m/1")
@@ -507,6 +514,25 @@ async def test_fault_22_another_interface_never_replaces_one_that_works(tmp_path
         await repository.unload("m")  # the user's way to say that it is meant
         await repository.load("m")
         assert answering(repository) == 2
+
+
+@asynchronous
+async def test_fault_22_metadata_that_mean_nothing_never_replace_what_works(tmp_path: Path) -> None:
+    class Load(FakeLoad):
+        def __call__(self, *arguments: Any) -> SimpleNamespace:
+            servable = super().__call__(*arguments)
+            servable.classes = {"colour": ["red", "green"]} if servable.version != 2 else 7
+            return servable
+
+    write(tmp_path / "m/1")
+    async with serving(tmp_path, Load()) as repository:
+        write(tmp_path / "m/2")
+        await repository.settled()
+        assert answering(repository) == 1
+        assert why(repository, 2)[0] == "FAILED_PRECONDITION"
+        write(tmp_path / "m/3")
+        await repository.settled()
+        assert answering(repository) == 3
 
 
 @asynchronous
@@ -907,10 +933,10 @@ async def ask(repository: Repository) -> float:
     return float(next(iter(outputs.values()))[0])
 
 
-def flip(path: Path) -> None:
-    """Change one bit in the middle of a file."""
+def flip(path: Path, at: int, bit: int) -> None:
+    """Change one bit of a file."""
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 16
+    data[at] ^= bit
     path.write_bytes(data)
 
 
@@ -927,11 +953,11 @@ CORRUPTIONS: dict[str, Callable[[Path], object]] = {
     "no saved_model.pb": lambda folder: (folder / "saved_model.pb").unlink(),
     "truncated saved_model.pb": lambda folder: cut(folder / "saved_model.pb"),
     "empty saved_model.pb": lambda folder: os.truncate(folder / "saved_model.pb", 0),
-    "garbage saved_model.pb": lambda folder: (folder / "saved_model.pb").write_bytes(b"\xff" * 1000),
+    "bit-flipped saved_model.pb": lambda folder: flip(folder / "saved_model.pb", 0, 4),
     "no variables": lambda folder: shutil.rmtree(folder / "variables"),
     "no index": lambda folder: (folder / "variables/variables.index").unlink(),
     "truncated data": lambda folder: cut(data_of(folder)),
-    "bit-flipped data": lambda folder: flip(data_of(folder)),
+    "bit-flipped data": lambda folder: flip(data_of(folder), 40, 16),
     "empty folder": lambda folder: [shutil.rmtree(folder), folder.mkdir()],
 }
 

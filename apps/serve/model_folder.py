@@ -171,6 +171,8 @@ def _model(name: str, folder: Path) -> ModelFolder:
             versions[number] = _version(number, path)
     policy: Policy | None = Policy()
     problem = ""
+    if not versions and _is_saved_model(folder):
+        problem = f"{MODEL_FILE} lies beside no version: move it into a folder {name}/1."
     try:
         policy = read_policy((folder / POLICY_FILE).read_bytes())
     except FileNotFoundError:

@@ -291,20 +291,30 @@ class Repository:
         result = await asyncio.shield(self._loading)
         now = time.monotonic()
         if not isinstance(result, Failure):
-            old = model.replaced_by(version.number, now)
-            difference = same_interface(old.servable, result) if old is not None else None
-            if difference is None:
+            refused = self._compare(model, version, result)
+            if refused is None:
                 model.take(version, Loaded(result, folder))
                 LOG.info("%s version %d is served after %.1f s.", model.name, version.number, now - begun)
             else:
                 await self._close(result, model.name, version.number)
-                message = f"Version {version.number} cannot take the place of version {model.current}: {difference}"
-                result = Failure("FAILED_PRECONDITION", message)
+                result = refused
         if isinstance(result, Failure):
             version.fail(result, folder, now)
             LOG.warning("%s version %d is not served: %s", model.name, version.number, result.message)
         self._loading = None
         self._advance()
+
+    def _compare(self, model: Model, version: Version, servable: Servable) -> Failure | None:
+        """Why a version cannot take the place of the one that answers now."""
+        old = model.replaced_by(version.number, time.monotonic())
+        try:
+            difference = same_interface(old.servable, servable) if old is not None else None
+        except Exception as error:  # of metadata that mean nothing
+            difference = f"{type(error).__name__}: {error}"
+        if difference is None:
+            return None
+        message = f"Version {version.number} cannot take the place of version {model.current}: {difference}"
+        return Failure("FAILED_PRECONDITION", message)
 
     async def _drain(self, model: Model, version: Version, loaded: Loaded) -> None:
         """Wait until nobody uses a version any more, then give its memory back."""
@@ -316,18 +326,17 @@ class Repository:
 
     def _drained(self, task: "asyncio.Task[None]") -> None:
         self._draining.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            LOG.error("A version could not be closed.", exc_info=task.exception())
         self._advance()
 
     async def _close(self, servable: Servable, name: str, version: int) -> None:
         try:
             async with asyncio.timeout(self._settings.hang_seconds):
                 await servable.batcher.close()
+            await in_background(partial(_release, servable.runner, not self._stopped), f"close {name}")
         except TimeoutError:
             LOG.warning("%s version %d hangs and is left behind.", name, version)
-            return
-        await in_background(partial(_release, servable.runner, not self._stopped), f"close {name}")
+        except Exception:
+            LOG.exception("%s version %d could not be closed.", name, version)
 
 
 def _look_at(folder: Path, form: Form | None) -> tuple[Form | None, dict[str, ModelFolder]]:
