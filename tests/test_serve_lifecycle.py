@@ -590,8 +590,7 @@ async def test_after_unloading_nothing_refers_to_a_version(tmp_path: Path) -> No
         runner = weakref.ref(load.loaded.pop(1).runner)
         write(tmp_path / "m/2")
         await repository.settled()
-        gc.collect()
-        assert runner() is None
+        await until(lambda: bool(gc.collect() + 1) and runner() is None)  # the closing thread has to end first
 
 
 # Versions that go
@@ -681,6 +680,7 @@ async def test_a_broken_model_that_is_taken_away_does_not_keep_the_server_unread
         await repository.settled()
         assert repository.ready()
         assert repository.names() == ["m"]
+        assert refusal(lambda: repository.status("other"))[0] is Code.NOT_FOUND
 
 
 # serving.json
@@ -725,6 +725,17 @@ async def test_policies_choose_the_versions(tmp_path: Path) -> None:
             assert available == expected
             assert answering(repository) == expected[0]
             assert [answering(repository, version=number) for number in expected] == expected
+
+
+@asynchronous
+async def test_a_policy_that_chooses_nothing_from_the_start_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "m/1")
+    tell(tmp_path / "m", '{"versions": [9]}')
+    async with serving(tmp_path, FakeLoad()) as repository:
+        assert not repository.ready()
+        assert repository.names() == ["m"]
+        assert states(repository) == {1: END}
+        assert why(repository, 1) == ("OK", "serving.json asks for version 9, which is not there.")
 
 
 @asynchronous
@@ -846,7 +857,10 @@ async def test_load_says_what_it_cannot_do(tmp_path: Path) -> None:
 
 
 @asynchronous
-async def test_fault_25_the_end_comes_while_a_version_is_loaded(tmp_path: Path) -> None:
+async def test_fault_25_the_end_comes_while_a_version_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository_module, "LAST_LOAD", 0.05)
     load = FakeLoad()
     write(tmp_path / "m/1")
     repository = Repository(Settings(tmp_path, poll_seconds=POLL), load)
@@ -862,6 +876,21 @@ async def test_fault_25_the_end_comes_while_a_version_is_loaded(tmp_path: Path) 
     assert len(left) == 1
     assert left[0].daemon  # does not keep the process from ending
     load.gate.set()
+
+
+@asynchronous
+async def test_fault_25_a_load_that_is_nearly_done_may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository_module, "LAST_LOAD", PATIENCE)
+    load = FakeLoad()
+    write(tmp_path / "m/1")
+    async with serving(tmp_path, load) as repository:
+        load.gate.clear()
+        load.entered.clear()
+        write(tmp_path / "m/2")
+        await until(load.entered.is_set)
+        asyncio.get_running_loop().call_later(0.1, load.gate.set)
+        await repository.stop()
+        assert 2 in load.loaded
 
 
 @asynchronous

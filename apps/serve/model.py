@@ -253,6 +253,9 @@ class Model:
                 if version.failure is not None:
                     code, message = version.failure.code, version.failure.message
                 listed.append(VersionStatus(number, version.state, code, message))
+        if not listed:  # serving.json chooses none of them
+            there = sorted((number for number, version in self.versions.items() if version.folder), reverse=True)
+            return [VersionStatus(number, END, "OK", " ".join(self.problems())) for number in there]
         return listed
 
     def _list(self, now: float) -> None:
