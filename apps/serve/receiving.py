@@ -7,6 +7,7 @@ import asyncio
 import math
 from typing import Any
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -31,6 +32,7 @@ class Receiving(HttpToolsProtocol):
         self._surplus = False  # more connections are open than allowed
         self._header_timer: asyncio.TimerHandle | None = None  # runs while the rest of a header is waited for
         self._stalled_timer: asyncio.TimerHandle | None = None  # runs while the client does not take its answer
+        self._upgrading = False  # the header asks for another protocol
         self._unparsed = 0  # bytes since the parser last had a whole header or a part of a body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,7 +58,16 @@ class Receiving(HttpToolsProtocol):
             self._refuse(503, "There are too many connections.", self._settings.retry_after)
             return
         self._unparsed += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        while data and not self.transport.is_closing():
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self.send_400_response("")
+                break
         if self.transport.is_closing():
             return
         if self._unparsed > MAX_HEADER:
@@ -71,6 +82,9 @@ class Receiving(HttpToolsProtocol):
             if size > MAX_HEADER:
                 raise ValueError("The header is too large.")  # httptools passes it on as its own
         self._unparsed = 0
+        self._upgrading = self.parser.should_upgrade()
+        if self._upgrading:
+            return
         self._stop_header_timer()
         super().on_headers_complete()
         if self._surplus:
@@ -84,7 +98,8 @@ class Receiving(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request has come."""
         self._unparsed = 0
-        super().on_message_complete()
+        if not self._upgrading:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The answer is handed to the operating system, or waits for a client that does not take it."""
@@ -116,6 +131,21 @@ class Receiving(HttpToolsProtocol):
             self._refuse(431, f"The header is larger than {MAX_HEADER:,} bytes.")
         else:
             self._refuse(400, "This is not a valid HTTP request.")
+
+    def _head_without_upgrade(self) -> bytes:
+        """The request's head again, for a new parser: httptools takes what follows a wish for HTTP/2 for HTTP/2.
+
+        Java's client, for one, asks for it with every first request, and sends its body in HTTP/1.1 nevertheless.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(405, "This server is no proxy.")
+            return b""
+        version = self.parser.get_http_version().encode()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        lines = [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([b"%s %s HTTP/%s" % (method, self.url, version), *lines, b"", b""])
 
     @property
     def _idle(self) -> bool:
