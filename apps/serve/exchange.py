@@ -37,3 +37,7 @@ async def while_connected(request: Request, answer: Awaitable[Answer]) -> Answer
             return await answer
     except TimeoutError:
         raise Refusal(Code.DEADLINE_EXCEEDED, "The request was not answered in time.") from None
+
+
+def name_request(request: Request, model: str, api: str) -> None:
+    """Tell the metrics and the log what is asked for."""

@@ -2,13 +2,14 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import orjson
 
-from apps.serve.errors import Refusal, invalid
+from apps.serve.errors import invalid
 
 INT64, UINT64 = -(1 << 63), (1 << 64) - 1
 
@@ -84,8 +85,8 @@ def _whole(text: str) -> int | float:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        names = Counter(name for name, _ in pairs)
+        twice = names.most_common(1)[0][0]
         raise invalid(f"JSON Parse error: The name {twice[:60]!r} is given twice in one object.")
     return value
 
