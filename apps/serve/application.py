@@ -2,7 +2,7 @@
 
 from starlette.applications import Starlette
 
-from apps.serve import rest_v1
+from apps.serve import openapi, page, rest_v1
 from apps.serve.batching import Workers
 from apps.serve.metrics import Metrics
 from apps.serve.repository import Repository
@@ -14,7 +14,7 @@ def make_application(repository: Repository, workers: Workers, metrics: Metrics,
 
     `application.state` has `settings`, `metrics`, `draining` (set by SIGTERM) and `ready()`, for the routes.
     """
-    application = Starlette(routes=[*rest_v1.routes(repository)])
+    application = Starlette(routes=[*rest_v1.routes(repository), *page.routes(repository), *openapi.routes()])
     state = application.state
     state.settings, state.metrics, state.draining = settings, metrics, False
     state.ready = lambda: not state.draining and repository.ready() and workers.longest() < settings.hang_seconds
