@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from apps.serve import rest_v1, rest_v2
+from apps.serve import openapi, page, rest_v1, rest_v2
 from apps.serve.batching import Workers
 from apps.serve.errors import Code, Refusal
 from apps.serve.exchange import KEY, Exchange, error_response, refusal_response
@@ -48,7 +48,13 @@ def make_application(
     sets it), `draining` (set by SIGTERM), `received` (bytes of bodies in memory) and `ready()`, for the routes.
     """
     application = Starlette(
-        routes=[*rest_v1.routes(repository), *rest_v2.routes(repository), *_routes(metrics)],
+        routes=[
+            *rest_v1.routes(repository),
+            *rest_v2.routes(repository),
+            *page.routes(repository),
+            *openapi.routes(),
+            *_routes(metrics),
+        ],
         middleware=[Middleware(Gate, repository=repository, metrics=metrics, settings=settings, log=log)],
         exception_handlers={Refusal: _refused, HTTPException: _http_error},
     )
