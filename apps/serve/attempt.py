@@ -1,7 +1,6 @@
 """One attempt to load a version: the version, or why there is none in words for people."""
 
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from apps.serve.errors import Refusal
 from apps.serve.servable import Servable
 
 LOG = logging.getLogger(__name__)
-SWITCH = 0.0005  # seconds between two threads' turns during a load: requests wait 41 instead of 253 ms at most
 PASSING = {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "DEADLINE_EXCEEDED"}
 KINDS = {
     FileNotFoundError: "NOT_FOUND",
@@ -39,16 +37,12 @@ class Failure:
 
 
 def try_load(load: Callable[[Path, str, int], Servable], folder: Path, name: str, version: int) -> Servable | Failure:
-    """A loaded version, or why there is none; requests get their turns meanwhile."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH)
+    """A loaded version, or why there is none."""
     try:
         return load(folder, name, version)
     except BaseException as error:
         LOG.debug("%s version %d", name, version, exc_info=True)
         return _failure(error, folder, f"{name}/{version}")
-    finally:
-        sys.setswitchinterval(interval)
 
 
 def _failure(error: BaseException, folder: Path, shown: str) -> Failure:
