@@ -21,7 +21,7 @@ import ray
 from ray import serve
 from apps.serve.ray_deployment import app
 
-ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, _temp_dir=sys.argv[2], logging_level="ERROR")
+ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, _temp_dir=sys.argv[2])
 try:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
