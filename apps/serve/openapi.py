@@ -282,7 +282,16 @@ def _v1() -> dict[str, Document]:
         "model_spec": {"name": "digits", "signature_name": "", "version": "1"},
         "metadata": {"signature_def": {"signature_def": {"serving_bytes": signature}}},
     }
-    paths: dict[str, Document] = {}
+    paths = _path(
+        "/v1/models",
+        get=_operation(
+            "v1",
+            "models",
+            "The models of the folder",
+            {"schema": _object("models", models=_list(_STRING)), "example": {"models": ["digits"]}},
+            errors=("401",),
+        ),
+    )
     for suffix, which in VERSIONS.items():
         short = suffix.strip("/").split("/")[0]
         end = f"_{short[:-1]}" if short else ""
@@ -439,7 +448,7 @@ def _v2() -> dict[str, Document]:
             "examples": {
                 "top classes of a picture file": {
                     "value": {
-                        "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [PIXEL]}],
+                        "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [PICTURE]}],
                         "outputs": [{"name": "label", "parameters": {"classification": 3}}],
                     }
                 }
