@@ -189,6 +189,8 @@ def test_a_phone_of_360_pixels_shows_everything(open_page: Any) -> None:
     assert page.locator("#camera-file").get_attribute("capture") == "environment"
     choose(page, {**RED, "name": "a-name-without-any-space-" * 8 + ".png"})
     expect(page.locator("#heat")).to_be_visible()
+    expect(page.locator(".head h2").first).to_be_in_viewport()
+    expect(page.locator("#picture")).to_be_in_viewport()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     for button in page.get_by_role("button").all():
         assert button.bounding_box()["height"] >= 44
@@ -200,7 +202,8 @@ def test_a_phone_of_360_pixels_shows_everything(open_page: Any) -> None:
 CONTRASTS = """() => {
     const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
     const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-        .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, at) => sum + v * [.2126, .7152, .0722][at], 0);
+        .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+        .reduce((sum, v, at) => sum + v * [.2126, .7152, .0722][at], 0);
     const behind = one => {
         for (; one; one = one.parentElement) {
             const colour = numbers(getComputedStyle(one).backgroundColor);

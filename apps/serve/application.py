@@ -28,7 +28,8 @@ from apps.serve.request_log import RequestLine, RequestLog
 from apps.serve.settings import Settings
 
 # What is answered without a token: whoever watches the server need not be able to use it.
-OPEN_PATHS = frozenset(("/v2/health/live", "/v2/health/ready"))
+# The pages ask for it themselves, and hold nothing of the models.
+OPEN_PATHS = frozenset(("/v2/health/live", "/v2/health/ready", "/", "/docs", "/openapi.json"))
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 CODE_OF_STATUS = {code.http: code for code in reversed(Code)}
 

@@ -56,7 +56,11 @@ def document() -> Document:
                 "description": "TensorFlow Serving's REST interface. Every route also exists for one version "
                 "(`/versions/3`) and for a label (`/labels/stable`).",
             },
-            {"name": "v2", "description": "The Open Inference Protocol of KServe and Triton, with binary data."},
+            {
+                "name": "v2",
+                "description": "The Open Inference Protocol of KServe and Triton, with binary data, the classification "
+                "extension, and loading and unloading of models.",
+            },
             {"name": "health", "description": "For supervisors and monitoring; health never asks for the token."},
             {"name": "people", "description": "Pages for the browser."},
         ],
@@ -189,6 +193,7 @@ SCHEMAS: Document = {
         inputs=_list(_V2_TENSOR),
         outputs=_list(_V2_TENSOR),
     ),
+    "Statistics": _object("model_stats", model_stats=_list({"type": "object"})),
     "InferRequest": _object(
         "inputs",
         id=_STRING,
@@ -277,7 +282,16 @@ def _v1() -> dict[str, Document]:
         "model_spec": {"name": "digits", "signature_name": "", "version": "1"},
         "metadata": {"signature_def": {"signature_def": {"serving_bytes": signature}}},
     }
-    paths: dict[str, Document] = {}
+    paths = _path(
+        "/v1/models",
+        get=_operation(
+            "v1",
+            "models",
+            "The models of the folder",
+            {"schema": _object("models", models=_list(_STRING)), "example": {"models": ["digits"]}},
+            errors=("401",),
+        ),
+    )
     for suffix, which in VERSIONS.items():
         short = suffix.strip("/").split("/")[0]
         end = f"_{short[:-1]}" if short else ""
@@ -359,7 +373,7 @@ def _v2() -> dict[str, Document]:
             "v2",
             "server_metadata",
             "Name, version and extensions of the server",
-            _answer("ServerMetadata", {"name": "kerascnn", "version": "1", "extensions": ["binary_tensor_data"]}),
+            _answer("ServerMetadata", {"name": "kerascnn", "version": "0.1.0", "extensions": ["binary_tensor_data"]}),
             errors=("401",),
         ),
     )
@@ -379,21 +393,68 @@ def _v2() -> dict[str, Document]:
         "name": "digits",
         "versions": ["1"],
         "platform": "tensorflow_savedmodel",
-        "inputs": [{"name": "image_bytes", "datatype": "BYTES", "shape": [-1]}],
+        "inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}],
         "outputs": [{"name": "label", "datatype": "FP32", "shape": [-1, 10]}],
     }
+    counted = {
+        "name": "digits",
+        "version": "1",
+        "last_inference": 1793000000000,
+        "inference_count": 12,
+        "inference_stats": {"success": {"count": 12, "ns": 61000000}, "fail": {"count": 0, "ns": 0}},
+    }
+    statistics = {"schema": _refer("schemas", "Statistics"), "example": {"model_stats": [counted]}}
+    paths |= _path(
+        "/v2/models",
+        get=_operation(
+            "v2",
+            "model_names",
+            "The models of the folder",
+            {"schema": _object("models", models=_list(_STRING)), "example": {"models": ["digits"]}},
+            errors=("401",),
+        ),
+    )
+    paths |= _path(
+        "/v2/models/stats",
+        get=_operation("v2", "all_statistics", "What every model was asked for", statistics, errors=("401",)),
+    )
+    entry = {"name": "digits", "version": "1", "state": "READY", "reason": ""}
+    paths |= _path(
+        "/v2/repository/index",
+        post=_operation(
+            "v2",
+            "repository_index",
+            "Every version of every model",
+            {"schema": _list({"type": "object"}), "example": [entry]},
+            errors=("400", "401"),
+            body={"application/json": {"schema": _object(ready={"type": "boolean"}), "example": {"ready": True}}},
+        ),
+    )
+    for verb, said in (("load", "Look at a model's folder now"), ("unload", "Stop serving a model")):
+        paths |= _path(
+            f"/v2/repository/models/{{name}}/{verb}",
+            post=_operation(
+                "v2",
+                f"repository_{verb}",
+                said,
+                {"schema": {"type": "object"}, "example": {"name": "digits", verb: True}},
+                errors=("400", "401", "404"),
+                body={"application/json": {"schema": {"type": "object"}, "example": {}}},
+            ),
+        )
     infer_body = {
         "application/json": {
             "schema": _refer("schemas", "InferRequest"),
             "examples": {
                 "top classes of a picture file": {
                     "value": {
-                        "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [PIXEL]}],
+                        "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [PICTURE]}],
                         "outputs": [{"name": "label", "parameters": {"classification": 3}}],
                     }
                 }
             },
         },
+        "image/jpeg": {"schema": {"type": "string", "contentEncoding": "binary"}},
         "application/octet-stream": {"schema": {"type": "string", "contentEncoding": "binary"}},
     }
     answer = {
@@ -420,9 +481,28 @@ def _v2() -> dict[str, Document]:
                 "v2",
                 "model_ready" + end,
                 "Whether a model answers",
-                {"schema": _object("ready", ready={"type": "boolean"}), "example": {"ready": True}},
+                {
+                    "schema": _object("ready", name=_STRING, ready={"type": "boolean"}),
+                    "example": {"name": "digits", "ready": True},
+                },
                 errors=("401", "404"),
                 more={"503": "It does not."},
+            ),
+        )
+        paths |= _path(
+            base + "/config",
+            get=_operation(
+                "v2",
+                "model_config" + end,
+                "A model's configuration in Triton's form",
+                {"schema": {"type": "object"}},
+                errors=("400", "401", "404"),
+            ),
+        )
+        paths |= _path(
+            base + "/stats",
+            get=_operation(
+                "v2", "statistics" + end, "What a model was asked for", statistics, errors=("400", "401", "404")
             ),
         )
         infer = _operation(
@@ -432,9 +512,9 @@ def _v2() -> dict[str, Document]:
             _answer("InferAnswer", answer),
             errors=ERRORS_V2,
             body=infer_body,
-            description="Tensors as JSON or as binary data behind it; with `Inference-Header-Content-Length: 0` the "
-            "body is the picture file itself. The output parameter `classification` asks for the top classes, "
-            '"value:index:name".',
+            description="Tensors as JSON or as binary data behind it. With a content type of `image/`, or with "
+            "`Inference-Header-Content-Length: 0`, the body is the picture file itself. The output parameter "
+            "`classification` asks for the top classes, `value:index:name`.",
         )
         infer["parameters"] = [_refer("parameters", "json_bytes")]
         paths |= _path(base + "/infer", post=infer)
@@ -506,6 +586,8 @@ def curl(path: str, method: str, kind: str | None, example: object, address: str
         words.append('-H "Authorization: Bearer $TOKEN"')
     if kind == "application/json":
         words.append(f"-d '{json.dumps(example)}'")
+    elif kind == "image/jpeg":
+        words.append("-H 'Content-Type: image/jpeg' --data-binary @photo.jpg")
     elif kind:
         words.append("-H 'Inference-Header-Content-Length: 0' --data-binary @photo.jpg")
     return " ".join([*words, address + path])
@@ -540,7 +622,7 @@ def _operation_html(path: str, method: str, operation: Document, address: str, t
     for kind, body in bodies.items():
         examples = body.get("examples") or {"": {"value": body.get("example")}}
         for name, example in examples.items():
-            title = name or ("the picture file itself" if kind == "application/octet-stream" else "")
+            title = name or {"image/jpeg": "the picture file itself", "application/octet-stream": "or"}.get(kind, "")
             shown.append(f"<h4>{escape(title)}</h4>" if title else "")
             line = curl(path, method, kind, example["value"], address, token)
             shown.append(f'<pre tabindex="0">{escape(line)}</pre>')
