@@ -6,6 +6,7 @@ runtimes have no decoders: what they are given must be what the SavedModel's `de
 """
 
 import difflib
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +98,7 @@ def answering_model(
     arguments are those of `Classifier`.
     """
     weights = [1.0] * len(models) if weights is None else list(weights)
-    plain = [_with_weights_only(model) for model in models]
+    plain = [_convertible(model) for model in models]
     # Networks of one ensemble have the same name, which the parts of a model must not.
     networks = [keras.Model(one.input, one.output, name=f"network{number}") for number, one in enumerate(plain)]
     image = keras.Input((*size, 3), dtype="uint8", name=INPUT)
@@ -143,16 +144,28 @@ def write_format(model: keras.Model, name: str, folder: os.PathLike[str] | str) 
     return path
 
 
-def _with_weights_only(model: keras.Model) -> keras.Model:
-    """The same network with its normalisation as weights: tf2onnx would ask for its constants as inputs."""
+def gelu(x: keras.KerasTensor) -> keras.KerasTensor:
+    """GELU by the error function. Source: https://arxiv.org/abs/1606.08415, section 2."""
+    return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
+
+
+def _convertible(model: keras.Model) -> keras.Model:
+    """The same network without what tf2onnx cannot write.
+
+    The constants of a normalisation, which it takes for inputs, become weights; GELU, which TensorFlow computes by an
+    operation of its own, is written as its definition.
+    """
     plain = functional(model)
 
     def clone(layer: layers.Layer) -> layers.Layer:
         if isinstance(layer, keras.Model):
-            return _with_weights_only(layer)
+            return _convertible(layer)
         if isinstance(layer, layers.Normalization):
             return ChannelAffine(name=layer.name)
-        return type(layer).from_config(layer.get_config())
+        copy = type(layer).from_config(layer.get_config())
+        if getattr(copy, "activation", None) is keras.activations.gelu:
+            copy.activation = gelu
+        return copy
 
     cloned = keras.models.clone_model(plain, clone_function=clone)
     for layer in plain.layers:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-PASSED_OVER = ("Pooling", "Dropout", "Padding", "InputLayer")  # in the class name of layers that make no maps
+PASSED_OVER = ("Pooling", "Dropout", "Padding", "InputLayer")  # in the class names of what makes no maps
 
 
 def with_maps(model: keras.Model) -> keras.Model:
@@ -29,9 +29,14 @@ def last_maps(model: keras.Model) -> keras.KerasTensor:
     Raises:
         ValueError: No layer has an output of that form.
     """
-    layers = [layer for layer in model.layers if not any(kind in type(layer).__name__ for kind in PASSED_OVER)]
-    outputs = [layer.output for layer in layers if len(layer._inbound_nodes) == 1]
-    found = [maps for maps in outputs if isinstance(maps, keras.KerasTensor) and len(maps.shape) == 4]
+    nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+    outputs = [
+        output
+        for node in nodes
+        if not any(kind in type(node.operation).__name__ for kind in PASSED_OVER)
+        for output in node.output_tensors
+    ]
+    found = [maps for maps in outputs if len(maps.shape) == 4]
     larger = [maps for maps in found if tuple(maps.shape[1:3]) != (1, 1)]
     if not found:
         raise ValueError(f"`explain` needs a network with feature maps [N, height, width, C]; {model.name!r} has none.")

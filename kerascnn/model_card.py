@@ -61,7 +61,11 @@ def _inside(metadata: Mapping[str, Any]) -> Iterator[str]:
         )
         views = [
             *(["its mirror image"] if one["mirror"] else []),
-            *([f"both moved (pixels: {one['shift']})" if one["mirror"] else f"it moved (pixels: {one['shift']})"] if one["shift"] else []),
+            *(
+                [f"both moved (pixels: {one['shift']})" if one["mirror"] else f"it moved (pixels: {one['shift']})"]
+                if one["shift"]
+                else []
+            ),
         ]
         yield f"- Averaged over the picture{''.join(f' and {view}' for view in views)}." if views else "- One view."
         for head, temperature in one["temperatures"].items():

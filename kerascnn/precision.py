@@ -3,13 +3,12 @@
 import keras
 from keras import layers
 
-from kerascnn.fold import ChannelAffine
 from kerascnn.graph import copy_weights, functional, wiring
 from kerascnn.whitening import PatchWhitening
 
 PRECISIONS = ("float32", "bfloat16")
-# bfloat16 holds 8 bits: too few for raw pixels less their mean, and for the multiply-adds that replace BatchNorm.
-ALWAYS_FLOAT32 = (layers.InputLayer, layers.Normalization, layers.Rescaling, PatchWhitening, ChannelAffine)
+# bfloat16 holds 8 bits: too few for raw pixels less their mean.
+ALWAYS_FLOAT32 = (layers.InputLayer, layers.Normalization, layers.Rescaling, PatchWhitening)
 
 
 def in_bfloat16(model: keras.Model) -> keras.Model:
@@ -32,11 +31,16 @@ def in_bfloat16(model: keras.Model) -> keras.Model:
     ('bfloat16', 'float32')
     """
     plain = functional(model)
-    kept = _last_layers(plain)
+    return _converted(plain, _last_layers(plain))
+
+
+def _converted(plain: keras.Model, kept: set[str]) -> keras.Model:
+    """A copy in bfloat16, but for the layers `kept` in float32."""
 
     def clone(layer: layers.Layer) -> layers.Layer:
         if isinstance(layer, keras.Model):
-            return layer if layer.name in kept else in_bfloat16(layer)
+            inner = functional(layer)
+            return _converted(inner, _last_layers(inner) if layer.name in kept else set())
         config = layer.get_config()
         if isinstance(layer, ALWAYS_FLOAT32) or layer.name in kept:
             return type(layer).from_config(config)
