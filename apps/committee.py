@@ -110,19 +110,24 @@ class Kept:
     answers: dict[str, np.ndarray]
 
 
-def keep(run: Path, kept: Kept) -> None:
-    """Write `classifier.json` and the networks of a run.
+def keep(run: Path, kept: Kept, saved: keras.Model | None = None) -> None:
+    """Write `classifier.json` and the networks of a run: networks/1.keras, 2.keras, ...
 
-    A run with one network has it in model.keras already; several are in networks/1.keras, 2.keras, ...
+    Args:
+        run: The folder.
+        kept: What is written.
+        saved: The network that the run's model.keras holds already; it is not written again.
     """
-    committee, several = kept.committee, len(kept.committee.models) > 1
-    names = [f"networks/{number}.keras" for number in range(1, len(committee.models) + 1)] if several else []
-    for name, model in zip(names, committee.models if several else (), strict=True):
-        (run / name).parent.mkdir(exist_ok=True)
-        with files.whole_file(run / name) as unfinished:
-            model.save(unfinished)
+    names = []
+    for number, model in enumerate(kept.committee.models, start=1):
+        names.append("model.keras" if model is saved else f"networks/{number}.keras")
+        if model is not saved:
+            (run / "networks").mkdir(exist_ok=True)
+            with files.whole_file(run / names[-1]) as unfinished:
+                model.save(unfinished)
+    committee = kept.committee
     record = {
-        "networks": names or ["model.keras"],
+        "networks": names,
         "weights": list(committee.weights),
         "image_size": list(committee.image_size),
         "mirror": committee.mirror,

@@ -185,8 +185,9 @@ def finish(
         table = validation_table(evaluation, held_out, data.labels, data.classes, ids, competition.id_column)
         files.write_table(run / "validation.csv", table)
 
+    first = ensembles[0].trained[0].model
     with files.whole_file(run / "model.keras") as unfinished:
-        ensembles[0].trained[0].model.save(unfinished)
+        first.save(unfinished)
     canary = [plan.encoded.read(place) for place in plan.encoded.readable(CANARIES)]
     metadata = describe_export(plan, evaluation, saved_model_name(plan, run))
     checked, expected = choose_checked(plan, classifier, predicted)
@@ -196,7 +197,7 @@ def finish(
         f"wrote     {published}; in a separate process it gave the same answers for {len(checked):,} picture files"
     )
     answers = classifier.predict_bytes(tf.constant(canary, tf.string)) if canary else {}
-    keep(run, Kept(committee, metadata, canary, {head: values.numpy() for head, values in answers.items()}))
+    keep(run, Kept(committee, metadata, canary, {head: values.numpy() for head, values in answers.items()}), first)
 
     result = describe_result(plan, ensembles, evaluation, published)
     if len(submission) and competition.answers is not None:

@@ -207,16 +207,11 @@ def export_model(
         OSError: The files cannot be written, such as onto a full disk.
         ValueError: There are no class names, or nothing to `explain`.
 
-    >>> import keras, tempfile, tensorflow as tf
-    >>> import kerascnn
-    >>> inputs = keras.Input((8, 8, 3))
-    >>> logits = keras.layers.Dense(2)(keras.layers.Flatten()(inputs))
-    >>> decode = lambda data, size: tf.image.resize(tf.io.decode_png(data, 3), size)
-    >>> classifier = Classifier([keras.Model(inputs, {"animal": logits})], (8, 8), decode, tf.image.resize)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     kerascnn.export_model(classifier, folder, {"classes": {"animal": ["cat", "dog"]}})
-    ...     sorted(tf.saved_model.load(folder).signatures)
-    ['decode', 'serving_bytes', 'serving_default', 'serving_sized']
+    With `decode` and `resize` of the training (TensorFlow is the backend)::
+
+        classifier = Classifier([kerascnn.fold_batch_norm(model)], (32, 32), decode, resize, mirror=True)
+        with new_version("saved_models/animals") as (unfinished, _):
+            kerascnn.export_model(classifier, unfinished, {"classes": {"animal": ["cat", "dog"]}}, explain=True)
     """
     if "classes" not in metadata:
         raise ValueError(f"`metadata` must have an entry 'classes'. Received: {sorted(metadata)}.")
