@@ -142,6 +142,44 @@ def models(
     run(name, size=size, classes=classes, options=options, json_file=json_file, console=Console(quiet))
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run, such as runs/digits.")],
+    format: Annotated[
+        str, typer.Option(metavar="saved_model|onnx|openvino|litert", help="What to write.")
+    ] = "saved_model",
+    precision: Annotated[
+        str, typer.Option(metavar="float32|bfloat16", help="What a SavedModel computes in; answers are float32.")
+    ] = "float32",
+    explain: Annotated[
+        bool, typer.Option("--explain/--no-explain", help="Whether a SavedModel gives heat maps (Grad-CAM) too.")
+    ] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where NAME/VERSION goes.", show_default="that of the run's first export, else FORMAT_models"
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the model.", show_default="as first exported")] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Export a finished run again: the same answers, as a SavedModel or for another runtime, checked first."""
+    import_tensorflow(debug)
+    from apps.console import Console
+    from apps.export import export as export_run
+
+    export_run(
+        run,
+        format=format,
+        precision=precision,
+        explain=explain,
+        out=out,
+        name=name,
+        console=Console(quiet),
+    )
+
+
 app.command()(serve)
 
 

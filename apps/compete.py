@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,23 +18,25 @@ import pipelines
 from apps import files, run_folder
 from apps.audit import brief_audit
 from apps.budget import MINUTES, Workload, can_be_paced, measure_speed
+from apps.committee import Committee, Kept, keep
 from apps.console import Console, duration
 from apps.data import keras_names
 from apps.ensemble import Ensemble, flatten, gains, make_ensemble
-from apps.evaluation import HeldOut, evaluate, validation_table
+from apps.evaluation import Evaluation, HeldOut, evaluate, validation_table
+from apps.export import FOLDED_ON, publish
 from apps.lr_find import with_found_rate
 from apps.plan import Plan, make_plan, print_plan
 from apps.report import write_report
 from apps.resolve import refuse_published
 from apps.result import describe_result, report_scores, say_gain
-from apps.submission import complete, make_submission, predict_pictures, score_submission, verify
+from apps.submission import complete, make_submission, predict_pictures, score_submission
 from apps.training import Trained, train
-from kerascnn.export import Classifier, export_model, new_version
+from kerascnn.export import Classifier
 from kerascnn.registry import lookup
 from pipelines.competition import encoded_pictures
-from pipelines.decode import decode_picture, resize
+from pipelines.encoded import Encoded
 from pipelines.sources import dataset_name
-from pipelines.stream import Streamed
+from pipelines.stream import Streamed, read_batches
 
 CANARIES = 4  # examples with their answers that an exported model carries
 FILES_CHECKED = 100  # pictures that check an export where there are no hidden files
@@ -163,7 +166,9 @@ def finish(
         console.say(f"ensemble  {head}: {say_gain(found, len(ensembles[0].models))}")
     held_out = out_of_fold(plan, ensembles)
     evaluation = evaluate(recipe.score, held_out, data.labels, len(plan.test_readable), plan.groups, recipe.seed)
-    classifier = make_classifier(plan, ensembles, evaluation.temperatures)
+    committee = make_committee(plan, ensembles, evaluation.temperatures)
+    some = np.concatenate([*read_batches(data.pictures[:FOLDED_ON], FOLDED_ON)])
+    classifier = committee.folded(some, console).classifier()
     if missing := int((~plan.test_readable).sum()):
         console.warn(f"{missing:,} hidden pictures cannot be read; the expected score is for the others.")
     for line in evaluation.lines():
@@ -180,10 +185,19 @@ def finish(
         table = validation_table(evaluation, held_out, data.labels, data.classes, ids, competition.id_column)
         files.write_table(run / "validation.csv", table)
 
+    first = ensembles[0].trained[0].model
     with files.whole_file(run / "model.keras") as unfinished:
-        ensembles[0].trained[0].model.save(unfinished)
-    published, compared = publish(plan, classifier, predicted, Path(order.saved_models) / saved_model_name(plan, run))
-    console.say(f"wrote     {published}; in a separate process it gave the same answers for {compared:,} picture files")
+        first.save(unfinished)
+    canary = [plan.encoded.read(place) for place in plan.encoded.readable(CANARIES)]
+    metadata = describe_export(plan, evaluation, saved_model_name(plan, run))
+    checked, expected = choose_checked(plan, classifier, predicted)
+    folder = Path(order.saved_models) / metadata["name"]
+    published = publish(classifier, folder, metadata, canary, checked, expected, explain=True, console=console)
+    console.say(
+        f"wrote     {published}; in a separate process it gave the same answers for {len(checked):,} picture files"
+    )
+    answers = classifier.predict_bytes(tf.constant(canary, tf.string)) if canary else {}
+    keep(run, Kept(committee, metadata, canary, {head: values.numpy() for head, values in answers.items()}), first)
 
     result = describe_result(plan, ensembles, evaluation, published)
     if len(submission) and competition.answers is not None:
@@ -264,14 +278,19 @@ def warn_of_lost_pictures(plan: Plan, console: Console) -> None:
 def make_classifier(
     plan: Plan, ensembles: Sequence[Ensemble], temperatures: Mapping[str, float] | None = None
 ) -> Classifier:
-    """The average of the chosen networks, which answers for validation, for the submission and in the export."""
+    """The average of the chosen networks as they were trained, which answers for the held-out pictures."""
+    return make_committee(plan, ensembles, temperatures).classifier()
+
+
+def make_committee(
+    plan: Plan, ensembles: Sequence[Ensemble], temperatures: Mapping[str, float] | None = None
+) -> Committee:
+    """The chosen networks with their weights, the recipe's views, and the temperatures by the user's heads."""
     recipe, (models, weights) = plan.recipe, flatten(ensembles)
     names = {keras: head for head, keras in keras_names(plan.data.classes).items()}
     known = temperatures or {}
     calibrated = {keras: known[head] for keras, head in names.items() if head in known}
-    return Classifier(
-        models, recipe.image_size, decode_picture, resize, recipe.flip, recipe.views, names, weights, calibrated
-    )
+    return Committee(models, weights, recipe.image_size, recipe.flip, recipe.views, names, calibrated)
 
 
 def out_of_fold(plan: Plan, ensembles: Sequence[Ensemble]) -> HeldOut:
@@ -286,35 +305,37 @@ def out_of_fold(plan: Plan, ensembles: Sequence[Ensemble]) -> HeldOut:
     )
 
 
-def publish(
-    plan: Plan, classifier: Classifier, predicted: Mapping[str, np.ndarray], model_folder: Path
-) -> tuple[Path, int]:
-    """Export the next version, check it in a separate process, and only then give it its name.
-
-    It must give the submission's answers for the files of the hidden pictures; where there are none, the answers of
-    the model in memory for the first training pictures. Returns the version's folder and the number of files.
-    """
-    metadata = {
+def describe_export(plan: Plan, evaluation: Evaluation, name: str) -> dict[str, Any]:
+    """The metadata of the export (`export_model`)."""
+    return {
+        "name": name,
         "classes": {head: list(names) for head, names in plan.data.classes.items()},
         "image_size": list(plan.recipe.image_size),
         "id_column": plan.competition.id_column,
+        "data": {"name": plan.competition.name, "pictures": len(plan.data.pictures)},
+        "score": evaluation.score,
+        "expected": {head: vars(one.expected) for head, one in evaluation.heads.items()},
         "recipe": asdict(plan.recipe),
         "versions": run_folder.package_versions(),
     }
+
+
+def choose_checked(
+    plan: Plan, classifier: Classifier, predicted: Mapping[str, np.ndarray]
+) -> tuple[Encoded, Mapping[str, np.ndarray]]:
+    """The files that check the export, and the answers for them.
+
+    They are those of the hidden pictures with the submission's answers; where there are none, the first training
+    pictures with the answers of the model in memory.
+    """
     if plan.test_readable.any() and plan.competition.test is not None:
         checked = encoded_pictures(plan.competition.test[plan.test_readable])
-        if plan.competition.verified:  # in shards: files are made of them, so of some only
-            checked = checked[:FILES_CHECKED]
-            predicted = {head: values[:FILES_CHECKED] for head, values in predicted.items()}
-    else:
-        places = plan.encoded.readable(FILES_CHECKED)
-        checked = plan.encoded[places]
-        predicted = predict_pictures(classifier, plan.data.pictures[places])
-    with new_version(model_folder) as (unfinished, published):
-        canary = [plan.encoded.read(place) for place in plan.encoded.readable(CANARIES)]
-        export_model(classifier, unfinished, metadata, canary)
-        verify(unfinished, checked, predicted, plan.data.classes)
-    return published, len(checked)
+        if not plan.competition.verified:
+            return checked, predicted
+        # In shards: files are made of them, so of some only.
+        return checked[:FILES_CHECKED], {head: values[:FILES_CHECKED] for head, values in predicted.items()}
+    places = plan.encoded.readable(FILES_CHECKED)
+    return plan.encoded[places], predict_pictures(classifier, plan.data.pictures[places])
 
 
 def saved_model_name(plan: Plan, run: Path) -> str:

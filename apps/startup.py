@@ -3,6 +3,8 @@
 import atexit
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 
@@ -20,19 +22,28 @@ def import_tensorflow(debug: bool = False) -> ModuleType:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    standard_error = os.dup(2)
-    try:
-        if not debug:
-            # Some lines are written before any log level is read; only the file descriptor stops those.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 2)
-            os.close(nowhere)
+    with silent(not debug):
         import tensorflow as tf
 
         tf.config.list_logical_devices()
-    finally:
-        os.dup2(standard_error, 2)
-        os.close(standard_error)
     # Python's last garbage collections would walk through all of TensorFlow, 2 s at the end of every command.
     atexit.register(gc.freeze)
     return tf
+
+
+@contextmanager
+def silent(wanted: bool = True) -> Iterator[None]:
+    """Drop what libraries print on standard error: some lines heed no log level, only the file descriptor stops them.
+
+    Python's own lines are dropped too, but for the errors that leave the block.
+    """
+    standard_error = os.dup(2)
+    try:
+        if wanted:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+        yield
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)

@@ -6,6 +6,8 @@
 {'colour': (None, 3), 'shape': (None, 5)}
 """
 
+from typing import Any
+
 from kerascnn import (  # noqa: F401  (importing a family of classifiers registers its networks)
     airbench,
     alexnet,
@@ -53,3 +55,12 @@ __all__ = [
     "unfreeze",
     "without_auxiliary",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Classifier` and `export_model`, which need TensorFlow: imported when they are asked for, not before."""
+    if name not in ("Classifier", "export_model"):
+        raise AttributeError(f"module 'kerascnn' has no attribute {name!r}")
+    from kerascnn import export
+
+    return getattr(export, name)

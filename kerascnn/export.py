@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from keras.layers import BatchNormalization
+
+from kerascnn.grad_cam import heat_maps, with_maps
+from kerascnn.model_card import CARD, model_card
+from kerascnn.precision import precision_of
+from kerascnn.warmup_requests import Call, write_warmup
 
 METADATA = "assets.extra/kerascnn.json"
 CANARY = "assets.extra/canary.json"
@@ -98,6 +105,41 @@ class Classifier(tf.Module):
         """One encoded picture as uint8 [height, width, 3], decoded and resized as in training."""
         return {"image": self._decode(image_bytes, self.size)}
 
+    def explain(self) -> tf.types.experimental.ConcreteFunction:
+        """A function of uint8 pixels [N, height, width, 3] of the networks' size: heat maps by head (`heat_maps`).
+
+        They are float32 [N, height, width] in [0, 1], of the class that `predict_sized` finds likeliest, as the first
+        network sees the picture itself.
+
+        Raises:
+            ValueError: The network has no feature maps.
+
+        Source: Grad-CAM, https://arxiv.org/abs/1610.02391
+        """
+        network = with_maps(self.models[0])
+
+        @tf.function(input_signature=[tf.TensorSpec([None, *self.size, 3], tf.uint8, name="image")])
+        def explain(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            answers = self.predict_sized(image)
+            chosen = {head: tf.argmax(answers[name], axis=1) for head, name in self.names.items()}
+            maps = heat_maps(network, tf.cast(image, tf.float32), chosen)
+            return {name: maps[head] for head, name in self.names.items()}
+
+        return explain.get_concrete_function()
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts: how many networks, their parameters and precision, the views, the calibration."""
+        return {
+            "networks": len(self.models),
+            "network": self.models[0].name,
+            "parameters": self.models[0].count_params(),
+            "precision": precision_of(self.models[0]),
+            "batch_norm_layers": sum(isinstance(layer, BatchNormalization) for layer in self.models[0].layers),
+            "mirror": self.mirror,
+            "shift": self.shift,
+            "temperatures": {self.names[head]: value for head, value in self.temperatures.items()},
+        }
+
     def _probabilities(self, pictures: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = tf.ensure_shape(tf.cast(pictures, tf.float32), [None, *self.size, 3])
         views = [(1.0, pixels)]
@@ -112,7 +154,9 @@ class Classifier(tf.Module):
         ]
         total = sum(weight for weight, _ in answers)
         averages = {
-            head: tf.add_n([tf.nn.softmax(answer[head]) * (weight / total) for weight, answer in answers])
+            head: tf.add_n(
+                [tf.nn.softmax(tf.cast(answer[head], tf.float32)) * (weight / total) for weight, answer in answers]
+            )
             for head in self.names
         }
         return {name: self._calibrated(head, averages[head]) for head, name in self.names.items()}
@@ -137,21 +181,37 @@ def export_model(
     folder: os.PathLike[str] | str,
     metadata: Mapping[str, object],
     canary: Sequence[bytes] = (),
+    explain: bool = False,
 ) -> None:
-    """Write a SavedModel with the signatures `serving_default`, `serving_bytes` and `decode` into an empty folder.
+    """Write a SavedModel that answers with nothing but TensorFlow, and what belongs to it, into an empty folder.
 
-    A fourth one, `serving_sized`, takes pixels that have the networks' size already: servers decode and resize every
-    picture on its own, so that a bad one fails alone, and batch what comes out.
+    Signatures: `serving_default` takes pixels of any size, `serving_bytes` encoded pictures, `decode` makes pixels of
+    the networks' size of one of them, `serving_sized` takes pixels of that size: servers decode and resize every
+    picture on its own, so that a bad one fails alone, and batch what comes out. `explain`, where it is asked for, gives
+    heat maps of pixels of that size (`Classifier.explain`).
+
+    In `assets.extra` are `kerascnn.json` (the metadata and `Classifier.describe`), `MODEL_CARD.md`, and, of the canary
+    pictures, `canary.json` and `tf_serving_warmup_requests`: their base64 and the probabilities that a loaded copy must
+    give; and the same as requests of `serving_bytes` and `serving_default` with their answers, by which TensorFlow
+    Serving warms up.
 
     Args:
-        classifier: What to write.
+        classifier: What to write. `kerascnn.fold_batch_norm` makes its networks faster.
         folder: Where; see `new_version`.
-        metadata: Plain values, written as `assets.extra/kerascnn.json`; "classes" must name the classes of every head.
-        canary: Encoded pictures, kept in `assets.extra/canary.json` (base64) with the probabilities a loaded copy
-            must give for them.
+        metadata: Plain values; "classes" must name the classes of every head. What `kerascnn.model_card` knows of them
+            is on the card.
+        canary: Encoded pictures.
+        explain: Whether to write the signature `explain` too.
 
     Raises:
         OSError: The files cannot be written, such as onto a full disk.
+        ValueError: There are no class names, or nothing to `explain`.
+
+    With `decode` and `resize` of the training (TensorFlow is the backend)::
+
+        classifier = Classifier([kerascnn.fold_batch_norm(model)], (32, 32), decode, resize, mirror=True)
+        with new_version("saved_models/animals") as (unfinished, _):
+            kerascnn.export_model(classifier, unfinished, {"classes": {"animal": ["cat", "dog"]}}, explain=True)
     """
     if "classes" not in metadata:
         raise ValueError(f"`metadata` must have an entry 'classes'. Received: {sorted(metadata)}.")
@@ -163,20 +223,36 @@ def export_model(
             tf.TensorSpec([None, *classifier.size, 3], tf.uint8, name="image")
         ),
     }
+    if explain:
+        signatures["explain"] = classifier.explain()
+    described = {**metadata, "classifier": classifier.describe()}
+    extra = Path(folder, METADATA).parent
     try:
         tf.saved_model.save(classifier, os.fspath(folder), signatures=signatures)
+        extra.mkdir(exist_ok=True)
+        if canary:
+            _write_canary(classifier, Path(folder), canary)
     except NOT_WRITTEN as error:
         raise OSError(error.message) from error
-    path = Path(folder, METADATA)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(metadata, indent=1, ensure_ascii=False), encoding="utf-8")
-    if canary:
-        answers = classifier.predict_bytes(tf.constant(list(canary)))
-        examples = {
-            "image_bytes": [base64.b64encode(data).decode() for data in canary],
-            "probabilities": {head: values.numpy().tolist() for head, values in answers.items()},
-        }
-        Path(folder, CANARY).write_text(json.dumps(examples), encoding="utf-8")
+    Path(folder, METADATA).write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
+    Path(folder, CARD).write_text(model_card(described), encoding="utf-8")
+
+
+def _write_canary(classifier: Classifier, folder: Path, canary: Sequence[bytes]) -> None:
+    """The pictures with the answers they must get: once as JSON, once as requests."""
+    answers = {head: values.numpy() for head, values in classifier.predict_bytes(tf.constant(list(canary))).items()}
+    calls = []
+    for place, data in enumerate(canary):
+        answer = {head: values[place : place + 1] for head, values in answers.items()}
+        pixels = classifier.decode(tf.constant(data))["image"].numpy()
+        calls.append(Call("serving_bytes", {"image_bytes": np.array([data], object)}, answer))
+        calls.append(Call("serving_default", {"image": pixels[None]}, answer))
+    write_warmup(folder, calls)
+    examples = {
+        "image_bytes": [base64.b64encode(data).decode() for data in canary],
+        "probabilities": {head: values.tolist() for head, values in answers.items()},
+    }
+    Path(folder, CANARY).write_text(json.dumps(examples), encoding="utf-8")
 
 
 def read_metadata(saved_model: os.PathLike[str] | str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def test_digits_run_folder_is_complete(digits_run) -> None:
         "probabilities.csv",
         "checkpoints",
         "model.keras",
+        "classifier.json",
     }
     assert not list(folder.rglob("*unfinished*"))
 

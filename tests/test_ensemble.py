@@ -13,6 +13,7 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from apps import compete, training
+from apps.committee import read_kept
 from apps.console import Console
 from apps.data import Data
 from apps.ensemble import Ensemble, average, cross_fitted, flatten, gains, halves, make_ensemble, score, select
@@ -357,3 +358,7 @@ def test_one_export_gives_the_weighted_mean_of_all_seeds_and_snapshots(run_here,
     expected = np.average(probabilities, axis=0, weights=weights)
     answers = exported.signatures["serving_default"](image=tf.constant(pixels))["label"]
     np.testing.assert_allclose(answers, expected, atol=1e-5)
+
+    kept = read_kept(tmp_path / "out").committee.classifier()
+    np.testing.assert_allclose(kept.predict_pixels(pixels)["label"], expected, atol=1e-5)
+    assert len(kept.models) == sum(weight > 0 for weight in weights)

@@ -1,6 +1,7 @@
 """The packages import only what the architecture allows, so that each can be used without the others."""
 
 import ast
+import importlib
 import os
 import shutil
 import subprocess
@@ -37,6 +38,9 @@ ALLOWED = {
 # file: what it may import on top, and why
 EXCEPTIONS = {
     "kerascnn/export.py": {"tensorflow"},  # writes SavedModels
+    "kerascnn/grad_cam.py": {"tensorflow"},  # gradients inside the graph of a SavedModel
+    "kerascnn/warmup_requests.py": {"tensorflow"},  # tensors as protocol buffers, in a TFRecord
+    "kerascnn/export_formats.py": {"onnxruntime", "openvino", "ai_edge_litert"},  # extras, each inside its function
     "kerascnn/batch_norm.py": {"tensorflow"},  # one fused kernel, only where TensorFlow is the backend
     "kerascnn/convolution.py": {"tensorflow"},  # one gradient, only where TensorFlow is the backend
 }
@@ -75,13 +79,26 @@ def test_server_imports_nothing_of_the_toolkit_but_itself() -> None:
 
 
 def test_networks_import_tensorflow_only_where_it_is_the_backend() -> None:
-    """At the top of a file only the exporter may; the builders must import under JAX alone."""
+    """At the top of a file only exporters may, imported when asked for; the builders must import under JAX alone."""
+    exporters = {"export.py", "grad_cam.py", "warmup_requests.py"}
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-        if path.parent.name in ("kerascnn", "callbacks") and path.name != "export.py":
+        if path.parent.name in ("kerascnn", "callbacks") and path.name not in exporters:
             assert "tensorflow" not in names, path
-    assert "export" not in (ROOT / "kerascnn/__init__.py").read_text(encoding="utf-8")
+            top = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+            modules = {str(node.module).split(".")[-1] for node in top} | {
+                alias.name for node in top if node.module == "kerascnn" for alias in node.names
+            }
+            assert not modules & {name.removesuffix(".py") for name in exporters}, path
+
+
+def test_exporter_is_imported_when_it_is_asked_for() -> None:
+    import kerascnn
+
+    assert kerascnn.export_model is importlib.import_module("kerascnn.export").export_model
+    with pytest.raises(AttributeError, match="module 'kerascnn' has no attribute 'export_modle'"):
+        _ = kerascnn.export_modle
 
 
 def test_callbacks_work_alone_with_nothing_but_keras_and_numpy(tmp_path) -> None:
