@@ -226,6 +226,15 @@ def test_fault_09_all_pictures_of_a_gif_count() -> None:
     check_picture(gif, ALL)
 
 
+def test_fault_08_a_jpeg_that_ends_within_its_header_is_refused() -> None:
+    """Even where its size is known already: TensorFlow's decoder is never asked for it."""
+    for options in ({}, {"progressive": True}):
+        jpeg = encoded("RGB", "JPEG", **options)
+        scan = jpeg.index(b"\xff\xda")
+        assert refusal(jpeg[:scan]).message == "The JPEG picture is cut short: it ends within its header."
+        assert refusal(jpeg[:scan] + b"\xff\xd9" + jpeg[scan:]).code is Code.INVALID_ARGUMENT
+
+
 def test_fault_09_the_scans_of_a_jpeg_are_counted() -> None:
     """Thousands of empty scans, 31 bytes each, would keep the decoder busy for hours."""
     jpeg = encoded("RGB", "JPEG", progressive=True)

@@ -55,14 +55,14 @@ def signature_name(document: Mapping[str, Any]) -> str | None:
     Raises:
         Refusal: It is no string.
     """
-    name = document.get("signature_name")
-    if name is not None or "signature_name" in document:
-        if not isinstance(name, str):
-            raise invalid(
-                f"JSON Value: {_shown(document)} not formatted correctly. 'signature_name' key must be a string value."
-            )
-        return name
-    return None
+    if "signature_name" not in document:
+        return None
+    name = document["signature_name"]
+    if not isinstance(name, str):
+        raise invalid(
+            f"JSON Value: {_shown(document)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    return name
 
 
 def request_tensors(document: Mapping[str, Any], signature: Signature, decodes: bool) -> tuple[Tensors, bool]:

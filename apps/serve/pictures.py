@@ -126,6 +126,8 @@ def _jpeg(data: bytes) -> tuple[int, int, int]:
         raise invalid(f"The JPEG picture has more than {SEGMENTS:,} segments.")
     if size is None:
         raise invalid("The JPEG picture is damaged or cut short: its header has no size.")
+    if not scans:  # TensorFlow's decoder calls libjpeg wrongly then
+        raise invalid("The JPEG picture is cut short: it ends within its header.")
     return (*size, size[0] * size[1])
 
 

@@ -69,6 +69,7 @@ class RestV1:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
+        self._calls = {"predict": self._predict, "classify": self._classify, "regress": self._regress}
 
     async def answer(self, request: Request) -> Response:
         """One request.
@@ -83,7 +84,7 @@ class RestV1:
             name_request(request, name, APIS[verb])
             body = await read_body(request)
             with self._repository.use(name, _number(version), label) as servable:
-                return _json(await getattr(self, f"_{verb}")(request, servable, body))
+                return _json(await self._calls[verb](request, servable, body))
         if request.method in ("GET", "HEAD") and (found := LOOK.fullmatch(path)):
             name, version, label, metadata = found.groups()
             if name is None:
