@@ -33,7 +33,7 @@ from apps.serve.tensorflow_runner import TensorFlowRunner
 run, load = TensorFlowRunner.run, server.load_servable
 
 def run_or_hang(self, signature, inputs):
-    if any(13 in values for values in inputs.values()):
+    if 13 in inputs.get("x", ()):
         time.sleep(600)
     return run(self, signature, inputs)
 
