@@ -71,13 +71,13 @@ class Wire:
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self.application: Starlette
-        self._server: uvicorn.Server
+        self.server: uvicorn.Server
 
     async def _serve(self) -> None:
         self.application, settings = bare_application(self._folder, *self._routes, log=self._log, **self._settings)
-        self._server = uvicorn.Server(make_config(self.application, settings))
+        self.server = uvicorn.Server(make_config(self.application, settings))
         self._started.set()
-        await self._server.serve([self._listener])
+        await self.server.serve([self._listener])
 
     def connect(self, receive_buffer: int | None = None) -> socket.socket:
         """A connection; with a small buffer the client takes nothing that it does not read."""
@@ -101,7 +101,7 @@ class Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
+        self.server.should_exit = True
         self._thread.join(20)
 
 

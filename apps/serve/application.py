@@ -139,6 +139,11 @@ class Gate:
                 await self._app(scope, receive, answer)
             else:
                 await refusal_response(Request(scope), refusal)(scope, receive, answer)
+        except asyncio.CancelledError:
+            if exchange.status or not state.draining:
+                raise
+            exchange.code = Code.UNAVAILABLE  # the time for what was in flight is over
+            await error_response(503, "The server is going down.")(scope, receive, answer)
         except Exception:
             logger.exception("request %s: %s %s failed", exchange.id, scope["method"], scope["path"][:500])
             exchange.code = Code.INTERNAL

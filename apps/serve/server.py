@@ -102,17 +102,14 @@ async def _serve(settings: Settings, listener: socket.socket, log: RequestLog) -
     server = _Server(make_config(application, settings), application, settings)
     application.state.loading = True
     loading = asyncio.create_task(_load(repository, server))
-    rpc: Any = None
     try:
         if settings.grpc_port is not None:
             from apps.serve.grpc_service import start_grpc
 
-            rpc = await start_grpc(repository, settings, metrics)
+            server.rpc = await start_grpc(repository, settings, metrics)
         await server.serve([listener])
     finally:
         loading.cancel()
-        if rpc is not None:
-            await rpc.stop(server.seconds_left())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(server.seconds_left()):
                 await repository.stop()
@@ -145,6 +142,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.application = application
         self.failure: Exception | None = None  # what ended it
+        self.rpc: Any = None  # a `grpc_service.GrpcServer`, which ends at the same time
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._end = 0.0  # when everything must be over, once the end has begun
@@ -161,8 +159,12 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, wait for what is in flight."""
         self.application.state.draining = True
-        self._end = self._loop.time() + self._settings.drain_seconds
-        await super().shutdown(sockets)
+        seconds = self._settings.drain_seconds
+        self._end = self._loop.time() + seconds
+        ends = [super().shutdown(sockets)]
+        if self.rpc is not None:
+            ends.append(self.rpc.stop(seconds))
+        await asyncio.gather(*ends)
 
     def seconds_left(self) -> float:
         """Of the time to end; a little where none is left."""
