@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from apps.options import Data, Debug, Group, IdColumn, Overwrite, Quiet, Strict, Target, parse_size
+from apps.serve_command import serve
 from apps.startup import import_tensorflow
 from apps.training_commands import check, compete, lr_find, search, show
 
@@ -141,23 +142,7 @@ def models(
     run(name, size=size, classes=classes, options=options, json_file=json_file, console=Console(quiet))
 
 
-@app.command()
-def serve(
-    folder: Annotated[
-        Path, typer.Argument(help="Models: DIR/NAME/VERSION/, one model's folder, or one SavedModel.")
-    ] = Path("saved_models"),
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; only this machine reaches the default.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of REST; 0 takes a free one.")] = 8501,
-    debug: Debug = False,
-) -> None:
-    """Serve exported models to TensorFlow Serving's and KServe's clients, and on a page for people."""
-    import_tensorflow(debug)
-    from apps.serve.server import serve as run
-    from apps.serve.settings import Settings
-
-    raise typer.Exit(run(Settings(folder, host, port)))
+app.command()(serve)
 
 
 @app.command()

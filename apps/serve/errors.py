@@ -6,7 +6,7 @@ from enum import Enum
 class Code(Enum):
     """Why a request is refused: (HTTP status, number of the gRPC status of that name).
 
-    Source: TensorFlow Serving, model_servers/http_server.cc; TOO_LARGE is ours, since a body limit is.
+    Source: TensorFlow Serving, model_servers/http_server.cc; TOO_LARGE and TOO_SLOW are ours, as a body's limits are.
     """
 
     CANCELLED = (499, 1)
@@ -24,6 +24,7 @@ class Code(Enum):
     UNAVAILABLE = (503, 14)
     UNAUTHENTICATED = (401, 16)
     TOO_LARGE = (413, 8)
+    TOO_SLOW = (408, 4)
 
     @property
     def http(self) -> int:

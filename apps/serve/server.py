@@ -1,11 +1,22 @@
 """Runs the server: one process, ended by SIGTERM without a lost request."""
 
+import asyncio
+import contextlib
+import logging
+import os
+import signal
 import socket
-from collections.abc import AsyncIterator
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from functools import partial
+from types import FrameType
+from typing import Any
 
+import tensorflow as tf
 import uvicorn
 from starlette.applications import Starlette
 
@@ -13,26 +24,222 @@ from apps.serve.application import make_application
 from apps.serve.batching import Workers
 from apps.serve.loading import load_servable
 from apps.serve.metrics import Metrics
+from apps.serve.receiving import Receiving
 from apps.serve.repository import Repository
+from apps.serve.request_log import RequestLog, take_over_logging
 from apps.serve.settings import Settings
+
+LOCAL = ("127.0.0.1", "::1", "localhost")
+SPARE_FILES = 256  # that the process needs beside its connections
+FORCED = 1  # exit code of the second signal
+
+logger = logging.getLogger(__name__)
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or Ctrl-C; the exit code."""
+    """Serve until SIGTERM or Ctrl-C; the exit code.
+
+    The port is open, and `/v2/health/live` answered, while the models are loaded.
+
+    Raises:
+        ValueError: A setting is wrong, or the address cannot be listened on.
+        FileNotFoundError: There is no such folder or file.
+    """
+    settings.check()
+    files = _raise_file_limit(settings.max_connections)
+    if files < settings.max_connections + SPARE_FILES:
+        _warn(f"{files} open files are allowed, too few for {settings.max_connections} connections (`ulimit -n`)")
+    if settings.host not in LOCAL and settings.token is None:
+        _warn(f"everybody who reaches {settings.host} can use this server: it asks for no token (KERASCNN_TOKEN)")
+    listener = _listen(settings)
+    log = RequestLog(settings.log_format, settings.log_requests)
+    take_over_logging(log)
+    loop_factory = uvicorn.Config(_nothing, log_config=None).get_loop_factory()
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(_serve(settings, listener, log))
+    finally:
+        log.close()
+        listener.close()
+    _leave_hanging_threads()
+    return 0
+
+
+def make_config(application: Starlette, settings: Settings) -> uvicorn.Config:
+    """What uvicorn needs to serve the application within the limits of the settings.
+
+    Raises:
+        ValueError: The certificate and the key do not work.
+    """
+    config = uvicorn.Config(
+        application,
+        http=partial(Receiving, settings),  # type: ignore[arg-type]
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=settings.drain_seconds,  # type: ignore[arg-type]
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+    )
+    try:
+        config.load()
+    except (ssl.SSLError, OSError) as error:
+        raise ValueError(f"--certificate, --key: {error}; PEM files that belong together are expected.") from error
+    return config
+
+
+async def _serve(settings: Settings, listener: socket.socket, log: RequestLog) -> None:
     metrics = Metrics()
-    workers, decoders = Workers(settings.workers or 2), ThreadPoolExecutor(2, thread_name_prefix="decode")
+    workers = Workers(settings.workers or _default_workers())
+    decoders = ThreadPoolExecutor(min(4, _cores()), thread_name_prefix="decode")
     load = partial(load_servable, settings=settings, workers=workers, decoders=decoders, observe=metrics.batch)
     repository = Repository(settings, load)
-    application = make_application(repository, workers, metrics, settings)
+    application = make_application(repository, workers, metrics, settings, log)
+    server = _Server(make_config(application, settings), application, settings)
+    application.state.loading = True
+    loading = asyncio.create_task(_load(repository, server))
+    rpc: Any = None
+    try:
+        if settings.grpc_port is not None:
+            from apps.serve.grpc_service import start_grpc
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            rpc = await start_grpc(repository, settings, metrics)
+        await server.serve([listener])
+    finally:
+        loading.cancel()
+        if rpc is not None:
+            await rpc.stop(server.seconds_left())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(server.seconds_left()):
+                await repository.stop()
+        workers.close()
+        decoders.shutdown(wait=False, cancel_futures=True)
+    if server.failure is not None:
+        raise server.failure
+
+
+async def _load(repository: Repository, server: "_Server") -> None:
+    """The first look at the folder; what makes it fail ends the server."""
+    try:
         await repository.start()
-        yield
-        await repository.stop()
+        server.application.state.loading = False
+    except Exception as error:
+        server.failure = error
+        server.should_exit = True
 
-    application.router.lifespan_context = lifespan
-    listener = socket.create_server((settings.host, settings.port))
-    print(f"Serving {settings.folder} on http://{settings.host}:{listener.getsockname()[1]}", flush=True)
-    uvicorn.Server(uvicorn.Config(application, log_level="warning")).run([listener])
-    return 0
+
+class _Server(uvicorn.Server):
+    """uvicorn's, with an end in three steps: not ready, then no new connections, then nothing in flight.
+
+    Args:
+        config: See `make_config`.
+        application: Whose `state.draining` tells the routes.
+        settings: The times.
+    """
+
+    def __init__(self, config: uvicorn.Config, application: Starlette, settings: Settings) -> None:
+        super().__init__(config)
+        self.application = application
+        self.failure: Exception | None = None  # what ended it
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._end = 0.0  # when everything must be over, once the end has begun
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say where."""
+        await super().startup(sockets)
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        port = sockets[0].getsockname()[1] if sockets else settings.port
+        scheme = "http" if settings.certificate is None else "https"
+        print(f"Serving {settings.folder} on {scheme}://{host}:{port}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, wait for what is in flight."""
+        self.application.state.draining = True
+        self._end = self._loop.time() + self._settings.drain_seconds
+        await super().shutdown(sockets)
+
+    def seconds_left(self) -> float:
+        """Of the time to end; a little where none is left."""
+        return max(self._end - self._loop.time(), 0.5)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End at the first signal, leave at the second; uvicorn would raise the first again in the end."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the end, or leave now."""
+        if self.application.state.draining:
+            os._exit(FORCED)
+        self.application.state.draining = True
+        delay = 0.0 if sig == signal.SIGINT else self._settings.drain_delay
+        self._loop.call_soon_threadsafe(self._loop.call_later, delay, self._stop)
+        logger.info("%s: not ready from now on, the end comes in %g s", signal.Signals(sig).name, delay)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise ValueError(
+            f"{settings.host}, port {settings.port}, cannot be listened on: {error.strerror or error}. "
+            "Choose others by --host and --port (0 takes a free one)."
+        ) from error
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _default_workers() -> int:
+    return 1 if tf.config.list_physical_devices("GPU") else min(2, _cores())
+
+
+def _raise_file_limit(connections: int) -> int:
+    """How many files the process may have open, after asking for enough."""
+    try:
+        import resource
+    except ImportError:  # not Unix
+        return sys.maxsize
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_FILES
+    infinity = resource.RLIM_INFINITY
+    if soft != infinity and soft < wanted:
+        soft = wanted if hard == infinity else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return sys.maxsize if soft == infinity else soft
+
+
+def _warn(line: str) -> None:
+    print(f"kerascnn: warning: {line}", file=sys.stderr, flush=True)
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """An application for asking uvicorn which event loop there is."""
+
+
+def _leave_hanging_threads() -> None:
+    """End the process here if a model that hangs, or a load, would keep it: neither can be cancelled."""
+    end = time.monotonic() + 1.0
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)

@@ -1,9 +1,14 @@
 """Every limit and every choice of the server, with its default."""
 
+import difflib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1 << 20
+RUNNERS = ("auto", "tensorflow", "openvino")
+FORMATS = ("jpeg", "png", "gif", "bmp", "webp")
+LOG_FORMATS = ("json", "text")
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Settings:
         formats: Kinds of encoded pictures that are let in: "jpeg", "png", "gif", "bmp", "webp".
         max_connections: Open at the same time; more are closed at once.
         header_seconds: From connecting (or from the last answer's next byte) to the end of the header.
-        body_seconds: From there to the end of the body.
+        body_seconds: From there to the end of the body; also what a client that takes nothing of its answer has.
         keep_alive_seconds: How long an idle connection stays open after an answer.
         request_seconds: From the end of the header to the answer; then 504.
         overload_status: What a full queue answers: 503, as TensorFlow Serving does, or 429.
@@ -36,7 +41,9 @@ class Settings:
         drain_delay: From SIGTERM, when readiness falls, to refusing connections.
         drain_seconds: What requests in flight have to finish then.
         token: What `Authorization: Bearer` must bring, but for health; None: nothing.
-        certificate, key: PEM files for TLS; None: plain HTTP.
+        certificate, key: PEM files for TLS, the key in the certificate's file where it is None; None: plain HTTP.
+        log_format: Of the lines on standard error: "json" or "text".
+        log_requests: Whether each request gets a line.
     """
 
     folder: Path = Path("saved_models")
@@ -66,6 +73,59 @@ class Settings:
     token: str | None = None
     certificate: Path | None = None
     key: Path | None = None
+    log_format: str = "json"
+    log_requests: bool = True
+
+    def check(self) -> None:
+        """Refuse what cannot work, before anything is loaded.
+
+        Raises:
+            FileNotFoundError: The folder, the certificate or the key is missing.
+            ValueError: Another setting is wrong; the message names its option.
+        """
+        if not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"There is no folder {self.folder}; a folder with NAME/VERSION/saved_model.pb is expected "
+                "(`kerascnn export RUN` makes one)."
+            )
+        for name, path in (("certificate", self.certificate), ("key", self.key)):
+            if path is not None and not path.is_file():
+                raise FileNotFoundError(f"--{name}: there is no file {path}.")
+        if self.key is not None and self.certificate is None:
+            raise ValueError("--key needs --certificate: the PEM file with the certificate that belongs to the key.")
+        _one_of("--runner", self.runner, RUNNERS)
+        _one_of("--log-format", self.log_format, LOG_FORMATS)
+        if not self.formats:
+            raise ValueError(f"--format: at least one of {', '.join(FORMATS)} is needed.")
+        for kind in self.formats:
+            _one_of("--format", kind, FORMATS)
+        if self.overload_status not in (503, 429):
+            raise ValueError(f"--overload-status: 503 or 429 is expected, not {self.overload_status}.")
+        for name in ("port", "grpc_port"):
+            port = getattr(self, name)
+            if port is not None and not 0 <= port <= 65535:
+                raise ValueError(f"{_option(name)}: 0 to 65535 is expected, not {port}.")
+        for name in ("max_batch", "queue_bytes", "max_body", "max_pixels", "max_connections"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{_option(name)}: more than 0 is expected, not {getattr(self, name)}.")
+        for name in (
+            "workers",
+            "queue_rows",
+            "max_wait",
+            "retry_after",
+            "poll_seconds",
+            "drain_delay",
+            "drain_seconds",
+        ):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{_option(name)}: 0 or more is expected, not {getattr(self, name)}.")
+        for name in ("header_seconds", "body_seconds", "keep_alive_seconds", "request_seconds", "hang_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{_option(name)}: more than 0 seconds are expected, not {getattr(self, name)}.")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.split()):
+            raise ValueError("The token must be of printable ASCII characters, and not empty.")
+        if self.token is not None and " " in self.token:
+            raise ValueError("The token must not have spaces: `Authorization: Bearer TOKEN` could not carry it.")
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -76,3 +136,20 @@ class Settings:
     def most_queued_rows(self) -> int:
         """Rows that may wait, of every model."""
         return self.queue_rows or 4 * self.max_batch
+
+    @property
+    def most_received(self) -> int:
+        """Bytes of bodies that may be in memory, of all requests that are being read or answered."""
+        return max(self.queue_bytes, self.max_body)
+
+
+def _option(name: str) -> str:
+    """How the command line calls a setting."""
+    return {"queue_bytes": "--queue-mib", "max_body": "--max-body-mib"}.get(name, "--" + name.replace("_", "-"))
+
+
+def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"{option}: one of {', '.join(choices)} is expected, not {value!r}{hint}")

@@ -48,8 +48,10 @@ class Signature:
 
     @property
     def batched(self) -> bool:
-        """Whether requests can be joined along the first side: every input has one of any length."""
-        return all(spec.shape is not None and spec.shape[:1] == (None,) for spec in self.inputs.values())
+        """Whether requests can be joined along the first side: inputs have one of any length, and outputs may have."""
+        taken, given = self.inputs.values(), self.outputs.values()
+        joined = bool(self.inputs) and all(spec.shape is not None and spec.shape[:1] == (None,) for spec in taken)
+        return joined and all(spec.shape is None or spec.shape[:1] == (None,) for spec in given)
 
 
 def read_signatures(saved_model: os.PathLike[str] | str) -> dict[str, Signature]:
