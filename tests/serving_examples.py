@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -116,6 +117,14 @@ class Server:
     def post(self, path: str, body: bytes | object, headers: Mapping[str, str] | None = None) -> Answer:
         """`POST path`."""
         return self.request("POST", path, body, headers)
+
+    def wait_until_ready(self, seconds: float = 60.0) -> None:
+        """Return when every model is served."""
+        end = time.monotonic() + seconds
+        while self.get("/v2/health/ready").status != 200:
+            if time.monotonic() > end:
+                raise TimeoutError("The server did not become ready.")
+            time.sleep(0.05)
 
     def stop(self) -> int:
         """SIGTERM, then the exit code."""
