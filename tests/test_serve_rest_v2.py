@@ -490,7 +490,7 @@ def test_pictures_get_the_same_answers_on_every_way(server: Server) -> None:
     assert len({json.dumps(answer) for way, answer in answers.items() if way != "pixels"}) == 1
     for head, values in answers["pixels"].items():
         np.testing.assert_allclose(values, answers["raw"][head], rtol=1e-5)
-    assert first.json["predictions"] == [{head: values for head, values in answers["raw"].items()}]
+    assert first.json["predictions"] == [answers["raw"]]
 
 
 def test_best_classes_of_a_picture(server: Server) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from apps.serve.errors import Code, Refusal, invalid
 from apps.serve.input_checks import check_names, check_rows
 from apps.serve.metrics import Metrics
+from apps.serve.proto_examples import classes_of, read_classify, read_regress, values_of
 from apps.serve.repository import Repository
 from apps.serve.servable import Servable
 from apps.serve.settings import Settings
@@ -155,7 +156,7 @@ class _Service:
             outputs = await servable.predict(signature.name, inputs, deadline)
             size = sum(outputs[name].size for name in wanted)
             protos = await _off_loop(size, lambda: {name: write_proto(outputs[name]) for name in wanted})
-            return predict_pb2.PredictResponse(outputs=protos, model_spec=_effective(servable, signature))
+            return predict_pb2.PredictResponse(outputs=protos, model_spec=_effective(servable, signature.name))
 
     async def _metadata(self, request: Any, deadline: float) -> Any:
         from tensorflow_serving.apis import get_model_metadata_pb2
@@ -184,10 +185,28 @@ class _Service:
         return answer
 
     async def _classify(self, request: Any, deadline: float) -> Any:
-        raise Refusal(Code.UNIMPLEMENTED, "Classify is not offered: Predict is.")
+        from tensorflow_serving.apis import classification_pb2
+
+        with self._repository.use(*_model(request.model_spec)) as servable:
+            name, inputs, head = read_classify(servable, request.model_spec.signature_name, request.input)
+            rows = classes_of(servable, head, await servable.predict(name, inputs, deadline))
+            answer = classification_pb2.ClassificationResponse(model_spec=_effective(servable, name))
+            for row in rows:
+                classes = answer.result.classifications.add().classes
+                for label, score in row:
+                    classes.add(label=label, score=score)
+            return answer
 
     async def _regress(self, request: Any, deadline: float) -> Any:
-        raise Refusal(Code.UNIMPLEMENTED, "Regress is not offered: Predict is.")
+        from tensorflow_serving.apis import regression_pb2
+
+        with self._repository.use(*_model(request.model_spec)) as servable:
+            name, inputs, _ = read_regress(servable, request.model_spec.signature_name, request.input)
+            values = values_of(await servable.predict(name, inputs, deadline))
+            answer = regression_pb2.RegressionResponse(model_spec=_effective(servable, name))
+            for value in values:
+                answer.result.regressions.add(value=value)
+            return answer
 
     async def _multi_inference(self, request: Any, deadline: float) -> Any:
         raise Refusal(Code.UNIMPLEMENTED, "MultiInference is not offered: Predict answers for every head at once.")
@@ -208,10 +227,11 @@ def _model(spec: Any) -> tuple[str, int | None, str | None]:
     )
 
 
-def _effective(servable: Servable, signature: Signature | None = None) -> Any:
+def _effective(servable: Servable, signature: str = "") -> Any:
+    """The `ModelSpec` of what has answered."""
     from tensorflow_serving.apis import model_pb2
 
-    spec = model_pb2.ModelSpec(name=servable.name, signature_name=signature.name if signature else "")
+    spec = model_pb2.ModelSpec(name=servable.name, signature_name=signature)
     spec.version.value = servable.version
     return spec
 
