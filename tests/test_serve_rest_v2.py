@@ -564,6 +564,9 @@ def test_fault_13_unknown_models_versions_and_paths(server: Server) -> None:
         answer = infer(server, path, half([1]))
         assert answer.status == 404, path
         assert answer.json.keys() == {"error"}
+    for path in ("none", "..%2fhalf", "..", "a%00b"):
+        assert server.post(f"/v2/repository/models/{path}/load", b"").status == 404, path
+    assert infer(server, "half/versions/000123", half([1])).status == 200
     assert server.get("/v2/models/none").status == 404
     assert server.get("/v2/models/none/ready").status == 404
     assert server.get("/v2/models/half/versions/9/ready").status == 404
