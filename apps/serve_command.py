@@ -170,7 +170,7 @@ def serve(
     import_tensorflow(debug)
     from apps.serve.server import serve as run
 
-    raise typer.Exit(run(settings))
+    run(settings)
 
 
 def _read_token(file: Path | None) -> str | None:

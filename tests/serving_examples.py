@@ -96,6 +96,18 @@ class Server:
             raise RuntimeError(f"The server did not start: {self.process.stderr.read()}")
         self.port = int(line.rsplit(":", 1)[1].split()[0].rstrip("/"))
         self.url = f"http://127.0.0.1:{self.port}"
+        self._wait_while_loading()
+
+    def _wait_while_loading(self) -> None:
+        """The port is open before the models are loaded."""
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            try:
+                if b"kerascnn_loading 1.0" not in self.get("/metrics").body:
+                    return
+            except (OSError, http.client.HTTPException):  # not plain HTTP, or gone
+                return
+            time.sleep(0.05)
 
     def request(
         self, method: str, path: str, body: bytes | object | None = None, headers: Mapping[str, str] | None = None

@@ -129,6 +129,9 @@ class _Now:
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("kerascnn_ready", "1 where requests are welcome.", float(self._state.ready()))
+        yield GaugeMetricFamily(
+            "kerascnn_loading", "1 until the models found at the start are loaded.", float(self._state.loading)
+        )
         yield GaugeMetricFamily("kerascnn_received_bytes", "Bodies in memory.", self._state.received)
         yield GaugeMetricFamily(
             "kerascnn_longest_batch_seconds", "How long the oldest batch runs.", self._workers.longest()

@@ -1,9 +1,10 @@
 """What a SavedModel's signatures take and give, read from its file without loading it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -88,3 +89,34 @@ def _spec(name: str, info: meta_graph_pb2.TensorInfo) -> TensorSpec:
     if not info.tensor_shape.unknown_rank:
         shape = tuple(None if side.size < 0 else int(side.size) for side in info.tensor_shape.dim)
     return TensorSpec(name, np.dtype(tf.dtypes.as_dtype(info.dtype).as_numpy_dtype), shape)
+
+
+class Described(Protocol):
+    """What clients know of a version."""
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """What can be called."""
+        ...
+
+    @property
+    def classes(self) -> Mapping[str, Sequence[str]]:
+        """Class names by head."""
+        ...
+
+
+def same_interface(old: Described, new: Described) -> str | None:
+    """Why a version cannot take another one's place: None where every client can go on, else one sentence."""
+    for name, before in old.signatures.items():
+        if name not in new.signatures:
+            return f"There is no signature {name!r} any more."
+        for side in ("inputs", "outputs"):
+            specs = [getattr(signature, side).items() for signature in (before, new.signatures[name])]
+            was, now = ({key: (spec.dtype, spec.shape and len(spec.shape)) for key, spec in items} for items in specs)
+            if was != now:
+                return f"The {side} of signature {name!r} are {sorted(now)} of other kinds or names than {sorted(was)}."
+    if {head: list(names) for head, names in old.classes.items()} != {
+        head: list(names) for head, names in new.classes.items()
+    }:
+        return "The classes are other ones."
+    return None
