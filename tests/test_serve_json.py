@@ -50,7 +50,7 @@ PIXELS = signature(image=spec("uint8", (None, None, None, 3), "image"))
 
 
 def tensors(document: Mapping[str, Any], of: Signature = VECTOR) -> dict[str, np.ndarray]:
-    return request_tensors(document, of)[0]
+    return request_tensors(document, of, True)[0]
 
 
 def refused(function: Any, *arguments: Any) -> str:
@@ -112,7 +112,7 @@ def test_fault_02_what_parsers_read_differently_is_refused(body: bytes) -> None:
 
 
 def test_fault_02_the_key_that_is_there_twice_is_named() -> None:
-    assert 'The key "x" is there twice' in refused(parse_object, b'{"instances":[{"x":1,"x":2}]}')
+    assert "'x' is given twice" in refused(parse_object, b'{"instances":[{"x":1,"x":2}]}')
 
 
 def test_colons_in_strings_are_no_second_keys() -> None:
@@ -162,7 +162,7 @@ def test_random_bodies_are_read_or_refused() -> None:
         else:
             assert json.dumps(json.loads(body)) == json.dumps(document)
             try:
-                request_tensors(document, VECTOR)
+                request_tensors(document, VECTOR, True)
             except Refusal as refusal:
                 assert refusal.code.http == 400
 
@@ -198,8 +198,8 @@ def test_rows_of_one_input_are_plain_or_named() -> None:
     for rows in ([[1, 2], [3, 4.5]], [{"x": [1, 2]}, {"x": [3, 4.5]}]):
         found = tensors({"instances": rows}, MATRIX)
         np.testing.assert_array_equal(found["x"], np.array([[1, 2], [3, 4.5]], "float32"), strict=True)
-    assert request_tensors({"instances": [1.0]}, VECTOR)[1] is True
-    assert request_tensors({"inputs": [1.0]}, VECTOR)[1] is False
+    assert request_tensors({"instances": [1.0]}, VECTOR, False)[1] is True
+    assert request_tensors({"inputs": [1.0]}, VECTOR, False)[1] is False
 
 
 def test_rows_of_several_inputs_are_named() -> None:
@@ -211,8 +211,8 @@ def test_rows_of_several_inputs_are_named() -> None:
 def test_columns_are_plain_or_named_and_other_names_are_passed_over() -> None:
     for inputs in ([[1, 2]], {"x": [[1, 2]]}, {"x": [[1, 2]], "other": "a"}):
         np.testing.assert_array_equal(tensors({"inputs": inputs}, MATRIX)["x"], np.array([[1, 2]], "float32"))
-    found = tensors({"inputs": {"a": [1], "b": [[2, 3], [4, 5]]}}, TWO)
-    assert {name: array.shape for name, array in found.items()} == {"a": (1,), "b": (2, 2)}
+    found = tensors({"inputs": {"a": [1, 2], "b": [[2, 3], [4, 5]]}}, TWO)
+    assert {name: array.shape for name, array in found.items()} == {"a": (2,), "b": (2, 2)}
 
 
 def test_a_tensor_without_rows_has_its_shape() -> None:
@@ -254,6 +254,11 @@ def test_fault_04_rows_that_do_not_fit_are_refused(rows: Any, words: str) -> Non
 )
 def test_fault_04_columns_that_do_not_fit_are_refused(inputs: Any, words: str) -> None:
     assert words in refused(tensors, {"inputs": inputs}, MATRIX)
+
+
+def test_fault_04_all_inputs_have_the_same_number_of_rows() -> None:
+    message = refused(tensors, {"inputs": {"a": [1], "b": [[2, 3], [4, 5]]}}, TWO)
+    assert "same number of rows" in message
 
 
 def test_fault_04_several_inputs_have_names() -> None:
@@ -360,6 +365,8 @@ def test_encoded_pictures_are_let_in_where_pixels_are_expected() -> None:
     assert "Expecting shape [-1]" in refused(tensors, {"inputs": {"b64": "YQ=="}}, PIXELS)
     assert "is not of expected type: uint8" in refused(tensors, {"instances": ["YQ=="]}, PIXELS)
     refused(tensors, {"instances": [{"b64": "YQ=="}, pixels[0]]}, PIXELS)
+    with pytest.raises(Refusal, match="Type: Object is not of expected type: uint8"):
+        request_tensors({"instances": [{"b64": "YQ=="}]}, PIXELS, False)  # nothing in the SavedModel decodes them
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -383,11 +390,9 @@ def test_every_float_reads_back_as_the_same_float() -> None:
 
 def test_fault_06_what_is_not_finite_goes_out_as_tokens() -> None:
     values = np.array([[0.1, np.nan], [np.inf, -np.inf]], "float32")
-    assert outputs_json({"y": values}) == b'{"outputs": [[0.1, NaN], [Infinity, -Infinity]]}'
+    assert outputs_json({"y": values}) == b'{"outputs":[[0.1,NaN],[Infinity,-Infinity]]}'
     both = {"y": values, "n": np.array([1, 2])}
-    assert predictions_json(both) == (
-        b'{"predictions": [{"y": [0.1, NaN], "n": 1}, {"y": [Infinity, -Infinity], "n": 2}]}'
-    )
+    assert predictions_json(both) == (b'{"predictions":[{"y":[0.1,NaN],"n":1},{"y":[Infinity,-Infinity],"n":2}]}')
 
 
 def test_rows_are_bare_with_one_output_and_objects_with_several() -> None:
@@ -412,7 +417,7 @@ def test_other_layouts_and_types_are_written() -> None:
     turned = np.arange(6, dtype="float32").reshape(2, 3).T
     assert json.loads(outputs_json({"y": turned})) == {"outputs": turned.tolist()}
     assert outputs_json({"y": np.array([0.5, 1], ml_dtypes.bfloat16)}) == b'{"outputs":[0.5,1.0]}'
-    assert outputs_json({"y": np.array([0.5, np.nan], ml_dtypes.bfloat16)}) == b'{"outputs": [0.5, NaN]}'
+    assert outputs_json({"y": np.array([0.5, np.nan], ml_dtypes.bfloat16)}) == b'{"outputs":[0.5,NaN]}'
     assert json.loads(outputs_json({"y": np.array([1 << 63], "uint64")})) == {"outputs": [1 << 63]}
     with pytest.raises(Refusal, match="Failed to write JSON value for tensor type: complex64"):
         outputs_json({"y": np.zeros(2, "complex64")})
@@ -494,7 +499,7 @@ def test_scores_are_sorted_and_equal_ones_stay_in_order() -> None:
         b'{"results":[[["b",0.6],["a",0.1],["c",0.1]],[["a",0.5],["b",0.25],["c",0.25]]]}'
     )
     assert b'["",0.6]' in scores_json(["a"], scores)
-    assert scores_json(["a", "b"], np.array([[np.nan, 1]], "float32")) == b'{"results": [[["b", 1.0], ["a", NaN]]]}'
+    assert scores_json(["a", "b"], np.array([[np.nan, 1]], "float32")) == b'{"results":[[["b",1.0],["a",NaN]]]}'
 
 
 def test_a_models_own_classifications_keep_its_order() -> None:

@@ -5,6 +5,7 @@ import base64
 import json
 import math
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -42,6 +43,15 @@ def error(answer: Answer, status: int = 400) -> str:
 
 def predict(server: Server, document: object, model: str = "half") -> Answer:
     return server.post(f"/v1/models/{model}:predict", document)
+
+
+@pytest.fixture(scope="module")
+def server(server: Server) -> Server:
+    """The shared one, once its models are loaded."""
+    end = time.monotonic() + 60
+    while server.get("/v2/health/ready").status != 200 and time.monotonic() < end:
+        time.sleep(0.05)
+    return server
 
 
 @pytest.fixture(autouse=True)
@@ -345,7 +355,7 @@ def test_a_large_body_of_numbers_is_read(server: Server) -> None:
     """1.5 MB, which a thread reads."""
     values = np.random.default_rng(0).normal(size=80_000)
     answer = predict(server, {"inputs": values.tolist()})
-    np.testing.assert_allclose(answer.json["outputs"], values / 2 + 2, rtol=1e-6)
+    np.testing.assert_allclose(answer.json["outputs"], values / 2 + 2, atol=1e-6)
     assert "is not of expected type: float" in error(predict(server, {"inputs": [*values.tolist(), "a"]}))
 
 
@@ -407,7 +417,7 @@ def test_fault_05_numbers_that_a_pixel_does_not_hold_are_refused(server: Server)
 
 def test_fault_06_what_is_not_finite_comes_and_goes_as_tokens(server: Server) -> None:
     answer = predict(server, b'{"instances": [NaN, Infinity, -Infinity, 1.0]}')
-    assert (answer.status, answer.body) == (200, b'{"predictions": [NaN, Infinity, -Infinity, 2.5]}')
+    assert (answer.status, answer.body) == (200, b'{"predictions":[NaN,Infinity,-Infinity,2.5]}')
     answer = predict(server, b'{"inputs": [NaN]}')
     assert math.isnan(answer.json["outputs"][0])
 

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from apps.serve.errors import Code, Refusal, invalid
-from apps.serve.json_tensors import JSON_NAMES, decode_base64, dump, float_lists, signature_name
+from apps.serve.json_tensors import JSON_NAMES, decode_base64, signature_name
+from apps.serve.json_text import dump_json, parse_json
 from apps.serve.servable import BYTES, Servable
 from apps.serve.signature import Signature
 
@@ -165,9 +166,9 @@ def scores_json(labels: Sequence[str], scores: np.ndarray) -> bytes:
     """
     named = [*labels, *[""] * (scores.shape[1] - len(labels))]
     order = np.argsort(-scores, axis=1, kind="stable")
-    rows = zip(order.tolist(), float_lists(np.take_along_axis(scores, order, 1)), strict=True)
+    rows = zip(order.tolist(), _lists(np.take_along_axis(scores, order, 1)), strict=True)
     results = [[[named[index], score] for index, score in zip(*row, strict=True)] for row in rows]
-    return dump({"results": results}, bool(np.isfinite(scores).all()))
+    return dump_json({"results": results})
 
 
 def classifications_json(outputs: Mapping[str, np.ndarray], examples: int) -> bytes:
@@ -189,9 +190,9 @@ def classifications_json(outputs: Mapping[str, np.ndarray], examples: int) -> by
     if scores is None:
         scores = np.zeros(given[0].shape, np.float32)
     labels = np.full(scores.shape, b"", object) if classes is None else classes
-    rows = zip(labels.tolist(), float_lists(scores), strict=True)
+    rows = zip(labels.tolist(), _lists(scores), strict=True)
     results = [[[label.decode("utf-8", "replace"), score] for label, score in zip(*row, strict=True)] for row in rows]
-    return dump({"results": results}, bool(np.isfinite(scores).all()))
+    return dump_json({"results": results})
 
 
 def regressions_json(outputs: Mapping[str, np.ndarray], examples: int) -> bytes:
@@ -208,4 +209,10 @@ def regressions_json(outputs: Mapping[str, np.ndarray], examples: int) -> bytes:
             "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
             f"{list(values.shape)} of {values.dtype}"
         )
-    return dump({"results": float_lists(values.ravel())}, bool(np.isfinite(values).all()))
+    return dump_json({"results": values.ravel()})
+
+
+def _lists(scores: np.ndarray) -> list[list[float]]:
+    """Each float32 as the float64 of the same, shortest text."""
+    lists: list[list[float]] = parse_json(dump_json(np.ascontiguousarray(scores)))
+    return lists

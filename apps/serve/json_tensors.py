@@ -7,18 +7,17 @@ import base64
 import binascii
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import orjson
 
 from apps.serve.errors import Code, Refusal, invalid
+from apps.serve.input_checks import check_rows
+from apps.serve.json_text import dump_json, parse_json
 from apps.serve.signature import Signature, TensorSpec
 
-HALF_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # or a whole pair
 SHOWN = 200  # characters of a value that an error message repeats
 # What TensorFlow calls the types of NumPy.
 TYPE_NAMES = {"float32": "float", "float64": "double", "object": "string", "float16": "half"}
@@ -35,15 +34,8 @@ JSON_NAMES = {
 Tensors = dict[str, np.ndarray]
 
 
-# --- text to values ---------------------------------------------------------------------------------------------------
-
-
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request.
-
-    NaN, Infinity and -Infinity are numbers here, as clients write them. What two parsers would read differently is
-    refused: a key that is there twice, half a surrogate pair, a number that no float64 can hold, an encoding other than
-    UTF-8.
+    """The JSON object of a request; what else `parse_json` may find is refused.
 
     Raises:
         Refusal: INVALID_ARGUMENT.
@@ -51,73 +43,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
     >>> parse_object(b'{"instances": [1, NaN]}')
     {'instances': [1, nan]}
     """
-    if not body.strip():
-        raise invalid("JSON Parse error: The document is empty")
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        document = _parse_slowly(body)
-    else:
-        if not _keys_are_distinct(body, document):
-            document = _parse_slowly(body)
+    document = parse_json(body)
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {_shown(document)} Is not object")
     return document
-
-
-def _parse_slowly(body: bytes) -> Any:
-    try:
-        text = body.decode("utf-8")
-        document = json.loads(text, object_pairs_hook=_distinct, parse_float=_finite)
-    except json.JSONDecodeError as error:
-        raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
-    except UnicodeDecodeError as error:
-        raise invalid(f"JSON Parse error: The document is not UTF-8 at offset: {error.start}") from None
-    except RecursionError:
-        raise invalid("JSON Parse error: The document is nested too deeply") from None
-    except ValueError as error:
-        raise invalid(f"JSON Parse error: {str(error).split(';')[0]}") from None
-    if HALF_SURROGATE.search(text):
-        try:
-            json.dumps(document, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise invalid("JSON Parse error: A string has half a surrogate pair") from None
-    return document
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"The key {_shown(key)} is there twice in one object")
-            seen.add(key)
-    return found
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"The number {text[:SHOWN]} is too large")
-    return number
-
-
-def _keys_are_distinct(body: bytes, document: Any) -> bool:
-    """Whether surely no key stands twice in one object: there are no more colons than keys that arrived."""
-    colons = body.count(b":")
-    waiting = [document]
-    while colons and waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            colons -= len(value)
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
-    return colons == 0
-
-
-# --- values to tensors ------------------------------------------------------------------------------------------------
 
 
 def signature_name(document: Mapping[str, Any]) -> str | None:
@@ -136,12 +65,17 @@ def signature_name(document: Mapping[str, Any]) -> str | None:
     return None
 
 
-def request_tensors(document: Mapping[str, Any], signature: Signature) -> tuple[Tensors, bool]:
+def request_tensors(document: Mapping[str, Any], signature: Signature, decodes: bool) -> tuple[Tensors, bool]:
     """The inputs of a predict request, and whether it is in row form.
 
     In row form ("instances") every element is one example; in column form ("inputs") every value is a whole tensor.
     Where a signature expects pixels, `{"b64": ...}` objects are encoded pictures: the tensor is then an array of bytes
     of rank 1, and `Servable.predict` decodes it.
+
+    Args:
+        document: The request.
+        signature: What it asks for.
+        decodes: Whether the SavedModel can decode pictures.
 
     Raises:
         Refusal: INVALID_ARGUMENT, or UNIMPLEMENTED for a dtype that JSON has no numbers for.
@@ -154,17 +88,18 @@ def request_tensors(document: Mapping[str, Any], signature: Signature) -> tuple[
     if not signature.inputs:
         raise invalid(f"Failed to get input map for signature: {signature.name}")
     if "instances" in document:
-        tensors = _from_rows(document["instances"], signature.inputs)
+        tensors = _from_rows(document["instances"], signature.inputs, decodes)
     elif "inputs" in document:
-        tensors = _from_columns(document["inputs"], signature.inputs)
+        tensors = _from_columns(document["inputs"], signature.inputs, decodes)
     else:
         raise invalid("Missing 'inputs' or 'instances' key")
     for name, array in tensors.items():
         _check_shape(array, signature.inputs[name])
+    check_rows(signature, tensors)
     return tensors, "instances" in document
 
 
-def _from_rows(rows: Any, inputs: Mapping[str, TensorSpec]) -> Tensors:
+def _from_rows(rows: Any, inputs: Mapping[str, TensorSpec], decodes: bool) -> Tensors:
     if not isinstance(rows, list):
         raise invalid(f"JSON Value: {_shown(rows)} Excepting 'instances' to be an list/array")
     if not rows:
@@ -180,7 +115,9 @@ def _from_rows(rows: Any, inputs: Mapping[str, TensorSpec]) -> Tensors:
                     f"Failed to process element: {number} of 'instances' list. {odd}JSON object: {_shown(row)} "
                     f"keys must be equal to: {','.join(inputs)}"
                 )
-        return {name: _stack([row[name] for row in rows], spec, f" key: {name}") for name, spec in inputs.items()}
+        return {
+            name: _stack([row[name] for row in rows], spec, decodes, f" key: {name}") for name, spec in inputs.items()
+        }
     if len(inputs) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required: "
@@ -190,20 +127,20 @@ def _from_rows(rows: Any, inputs: Mapping[str, TensorSpec]) -> Tensors:
         if _is_named(row):
             raise invalid(f"Expecting value/list but got object at item {number} of input list")
     ((name, spec),) = inputs.items()
-    return {name: _stack(rows, spec)}
+    return {name: _stack(rows, spec, decodes)}
 
 
-def _stack(rows: Sequence[Any], spec: TensorSpec, where: str = "") -> np.ndarray:
+def _stack(rows: Sequence[Any], spec: TensorSpec, decodes: bool, where: str = "") -> np.ndarray:
     """One tensor of rows that have equal shapes; an error says which row is the first that is different."""
     try:
-        return json_tensor(rows, spec)
+        return json_tensor(rows, spec, decodes)
     except Refusal as refusal:
         whole = refusal
     first: np.ndarray | None = None
     for number, row in enumerate(rows):
         prefix = f"Failed to process element: {number}{where} of 'instances' list. Error: "
         try:
-            array = json_tensor(row, spec)
+            array = json_tensor(row, spec, decodes)
         except Refusal as refusal:
             raise Refusal(refusal.code, prefix + refusal.message) from None
         first = array if first is None else first
@@ -214,7 +151,7 @@ def _stack(rows: Sequence[Any], spec: TensorSpec, where: str = "") -> np.ndarray
     raise whole
 
 
-def _from_columns(value: Any, inputs: Mapping[str, TensorSpec]) -> Tensors:
+def _from_columns(value: Any, inputs: Mapping[str, TensorSpec], decodes: bool) -> Tensors:
     if not _is_named(value):
         if len(inputs) > 1:
             raise invalid(
@@ -222,11 +159,11 @@ def _from_columns(value: Any, inputs: Mapping[str, TensorSpec]) -> Tensors:
                 f"{','.join(inputs)}"
             )
         ((name, spec),) = inputs.items()
-        return {name: json_tensor(value, spec)}
+        return {name: json_tensor(value, spec, decodes)}
     for name in inputs:
         if name not in value:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
-    return {name: json_tensor(value[name], spec) for name, spec in inputs.items()}
+    return {name: json_tensor(value[name], spec, decodes) for name, spec in inputs.items()}
 
 
 def _is_named(value: Any) -> bool:
@@ -238,8 +175,10 @@ def _is_encoded(value: Mapping[str, Any]) -> bool:
     return len(value) == 1 and isinstance(value.get("b64"), str)
 
 
-def json_tensor(value: Any, spec: TensorSpec) -> np.ndarray:
+def json_tensor(value: Any, spec: TensorSpec, decodes: bool = False) -> np.ndarray:
     """A JSON value as a tensor of the dtype of `spec`; encoded pictures where it expects pixels stay bytes.
+
+    The latter only if the SavedModel `decodes` them.
 
     Integers must be JSON integers in the dtype's range; floats take integers too, as far as they are exact; booleans
     are only true and false; nothing is null.
@@ -262,9 +201,7 @@ def json_tensor(value: Any, spec: TensorSpec) -> np.ndarray:
     kinds = set(map(type, level))
     if list in kinds:
         raise invalid(f"Encountered list at unexpected level: {len(shape)} expected < {len(shape)}")
-    if dict in kinds and (spec.is_pictures or spec.is_bytes):
-        return _byte_array(level, spec, shape)
-    if spec.is_bytes:
+    if spec.is_bytes or (dict in kinds and spec.is_pictures and decodes):
         return _byte_array(level, spec, shape)
     return _numbers(level, kinds, spec).reshape(shape)
 
@@ -419,17 +356,15 @@ def _cut(value: Any, depth: int = 3) -> Any:
     return value
 
 
-# --- tensors to text --------------------------------------------------------------------------------------------------
-
-
 def predictions_json(outputs: Mapping[str, np.ndarray]) -> bytes:
     """`{"predictions": [...]}`: one value for each row, an object by name where there are several outputs.
 
     Raises:
-        Refusal: INVALID_ARGUMENT for outputs without rows, or with different numbers of them.
+        Refusal: INVALID_ARGUMENT for outputs without rows, or with different numbers of them; UNIMPLEMENTED for a dtype
+            that JSON has no numbers for.
 
     >>> predictions_json({"y": np.array([0.1, 2, np.inf], "float32")})
-    b'{"predictions": [0.1, 2.0, Infinity]}'
+    b'{"predictions":[0.1,2.0,Infinity]}'
     """
     rows = -1
     for name, array in outputs.items():
@@ -438,60 +373,31 @@ def predictions_json(outputs: Mapping[str, np.ndarray]) -> bytes:
         if rows >= 0 and len(array) != rows:
             raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {rows}")
         rows = len(array)
-    finite = _all_finite(outputs)
-    columns = {name: _writable(name, array, finite) for name, array in outputs.items()}
+    columns = {name: _writable(name, array) for name, array in outputs.items()}
     if len(columns) == 1:
-        return dump({"predictions": next(iter(columns.values()))}, finite)
-    objects = [{name: values[row] for name, values in columns.items()} for row in range(rows)]
-    return dump({"predictions": objects}, finite)
+        return dump_json({"predictions": next(iter(columns.values()))})
+    return dump_json({"predictions": [{name: values[row] for name, values in columns.items()} for row in range(rows)]})
 
 
 def outputs_json(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """`{"outputs": ...}`: a tensor, or an object of tensors by name where there are several."""
-    finite = _all_finite(outputs)
-    columns = {name: _writable(name, array, finite) for name, array in outputs.items()}
-    return dump({"outputs": next(iter(columns.values())) if len(columns) == 1 else columns}, finite)
+    """`{"outputs": ...}`: a tensor, or an object of tensors by name where there are several.
 
-
-def dump(value: Any, finite: bool) -> bytes:
-    """JSON text: of lists and contiguous arrays where all numbers are finite, else of lists, with NaN and Infinity."""
-    if finite:
-        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def float_lists(array: np.ndarray) -> Any:
-    """Floats as nested lists, each as the float64 whose text is the shortest that reads back as the same float32.
-
-    >>> float_lists(np.array([0.1, np.nan], "float32"))
-    [0.1, nan]
+    Raises:
+        Refusal: UNIMPLEMENTED for a dtype that JSON has no numbers for.
     """
-    values = orjson.loads(orjson.dumps(np.ascontiguousarray(array).ravel(), option=orjson.OPT_SERIALIZE_NUMPY))
-    shortest = np.array(values, object)  # None for what is not finite
-    odd = ~np.isfinite(array)
-    shortest[odd.ravel()] = array[odd].tolist()
-    return shortest.reshape(array.shape).tolist()
+    columns = {name: _writable(name, array) for name, array in outputs.items()}
+    return dump_json({"outputs": next(iter(columns.values())) if len(columns) == 1 else columns})
 
 
-def _all_finite(outputs: Mapping[str, np.ndarray]) -> bool:
-    return all(np.isfinite(array).all() for array in outputs.values() if _is_float(array))
-
-
-def _is_float(array: np.ndarray) -> bool:
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-
-
-def _writable(name: str, array: np.ndarray, as_arrays: bool) -> Any:
-    """What `dump` can write."""
+def _writable(name: str, array: np.ndarray) -> Any:
+    """What `dump_json` can write."""
     if array.dtype.kind in "OSU":
         return _strings(array.tolist(), as_base64=name.endswith("_bytes"))
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise Refusal(Code.UNIMPLEMENTED, f"Failed to write JSON value for tensor type: {array.dtype.name}")
-    if as_arrays:
-        return np.ascontiguousarray(array) if array.ndim else array[()]
-    return float_lists(array) if array.dtype.kind == "f" else array.tolist()
+    return np.ascontiguousarray(array) if array.ndim else array[()]
 
 
 def _strings(value: Any, as_base64: bool) -> Any:

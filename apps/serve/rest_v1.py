@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-import orjson
 from google.protobuf import json_format
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,8 +31,9 @@ from apps.serve.json_examples import (
 )
 from apps.serve.json_tensors import Tensors, outputs_json, parse_object, predictions_json, request_tensors
 from apps.serve.json_tensors import signature_name as name_in
+from apps.serve.json_text import dump_json
 from apps.serve.repository import Repository
-from apps.serve.servable import BYTES, Servable
+from apps.serve.servable import BYTES, DECODE, Servable
 
 WHICH = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
 CALL = re.compile(rf"models/([^/:]+){WHICH}:(predict|classify|regress)", re.IGNORECASE)
@@ -89,7 +89,7 @@ class RestV1:
             if name is None:
                 if version or label or metadata:
                     raise invalid("Missing model name in request.")
-                return _json(orjson.dumps({"models": self._repository.names()}))
+                return _json(dump_json({"models": self._repository.names()}))
             name_request(request, name, "GetModelMetadata" if metadata else "GetModelStatus")
             tell = self._metadata if metadata else self._status
             return _json(tell(name, _number(version), label))
@@ -104,7 +104,7 @@ class RestV1:
             }
             for status in self._repository.status(name, version, label)
         ]
-        return orjson.dumps({"model_version_status": statuses})
+        return dump_json({"model_version_status": statuses})
 
     def _metadata(self, name: str, version: int | None, label: str | None) -> bytes:
         with self._repository.use(name, version, label) as servable:
@@ -115,13 +115,13 @@ class RestV1:
                 for signature in servable.signatures.values()
             }
             spec = {"name": servable.name, "signature_name": "", "version": str(servable.version)}
-        return orjson.dumps({"model_spec": spec, "metadata": {"signature_def": {"signature_def": definitions}}})
+        return dump_json({"model_spec": spec, "metadata": {"signature_def": {"signature_def": definitions}}})
 
     async def _predict(self, request: Request, servable: Servable, body: bytes) -> bytes:
         def read() -> tuple[str, Tensors, bool]:
             document = parse_object(body)
             signature = servable.signature(name_in(document))
-            return signature.name, *request_tensors(document, signature)
+            return signature.name, *request_tensors(document, signature, DECODE in servable.signatures)
 
         signature, inputs, by_row = await _off_the_loop(len(body), read)
         outputs = await while_connected(request, servable.predict(signature, inputs, deadline_of(request)))
