@@ -60,6 +60,7 @@ def read_signatures(saved_model: os.PathLike[str] | str) -> dict[str, Signature]
 
     Raises:
         FileNotFoundError: There is no saved_model.pb.
+        OSError: It cannot be read.
         ValueError: It is damaged, or was not saved for serving.
     """
     path = Path(saved_model, "saved_model.pb")
@@ -68,6 +69,8 @@ def read_signatures(saved_model: os.PathLike[str] | str) -> dict[str, Signature]
         content.ParseFromString(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no saved_model.pb in version {Path(saved_model).name}.") from None
+    except OSError as error:
+        raise type(error)(f"saved_model.pb cannot be read: {error.strerror}") from error
     except Exception as error:
         raise ValueError(f"saved_model.pb is damaged: {error}") from error
     graphs = [graph for graph in content.meta_graphs if "serve" in graph.meta_info_def.tags]
