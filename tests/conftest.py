@@ -129,5 +129,4 @@ def server(models: Path) -> Iterator["Server"]:
     from serving_examples import Server
 
     with Server(models) as server:
-        server.wait_until_ready()
         yield server

@@ -130,14 +130,6 @@ class Server:
         """`POST path`."""
         return self.request("POST", path, body, headers)
 
-    def wait_until_ready(self, seconds: float = 60.0) -> None:
-        """Return when every model is served."""
-        end = time.monotonic() + seconds
-        while self.get("/v2/health/ready").status != 200:
-            if time.monotonic() > end:
-                raise TimeoutError("The server did not become ready.")
-            time.sleep(0.05)
-
     def stop(self) -> int:
         """SIGTERM, then the exit code."""
         self.process.send_signal(signal.SIGTERM)

@@ -1,6 +1,6 @@
 """Whether what a client sends fits a signature, seen before its data are read."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -48,6 +48,17 @@ def check_tensor(spec: TensorSpec, dtype: np.dtype, shape: tuple[int, ...], spel
         f"Input '{spec.name}' must be {spell(spec.dtype)} of {sides}{instead}. "
         f"Received: {spell(dtype)} of shape {list(shape[:8])}."
     )
+
+
+def check_rows(signature: Signature, inputs: Mapping[str, np.ndarray]) -> None:
+    """Refuse inputs of different numbers of rows, where rows can be joined with those of other requests.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT.
+    """
+    rows = {name: len(array) for name, array in inputs.items()} if signature.batched else {}
+    if len(set(rows.values())) > 1:
+        raise invalid(f"All inputs must have the same number of rows. Received: {rows}.")
 
 
 def _fits(expected: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
