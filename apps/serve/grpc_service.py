@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from apps.serve.errors import Code, Refusal, invalid
-from apps.serve.input_checks import check_names, check_rows
+from apps.serve.input_checks import check_names
 from apps.serve.metrics import Metrics
+from apps.serve.proto_examples import classes_of, read_classify, read_regress, values_of
 from apps.serve.repository import Repository
 from apps.serve.servable import Servable
 from apps.serve.settings import Settings
@@ -96,30 +97,28 @@ class _Service:
 
         async def method(request: Any, context: Any) -> Any:
             loop = asyncio.get_running_loop()
-            start, status = loop.time(), Code.CANCELLED.name
-            remaining = context.time_remaining()
+            start, remaining = loop.time(), context.time_remaining()
             deadline = start + min(self._settings.request_seconds, math.inf if remaining is None else remaining)
+            reply, refusal = None, Refusal(Code.CANCELLED, "The client has left.")
             try:
                 self._authorise(context)
                 async with asyncio.timeout_at(deadline):
                     reply = await answer(request, deadline)
-                status = "OK"
-                return reply
-            except Refusal as refusal:
-                status = refusal.code.name
-                await self._abort(context, refusal)
+            except Refusal as error:
+                refusal = error
             except TimeoutError:
-                status = Code.DEADLINE_EXCEEDED.name
-                await self._abort(context, Refusal(Code.DEADLINE_EXCEEDED, "The request was not answered in time."))
+                refusal = Refusal(Code.DEADLINE_EXCEEDED, "The request was not answered in time.")
             except Exception:
-                status = Code.INTERNAL.name
                 logger.exception("gRPC %s failed", api)
-                await self._abort(context, Refusal(Code.INTERNAL, "Internal error."))
+                refusal = Refusal(Code.INTERNAL, "Internal error.")
             finally:
                 name = request.model_spec.name if hasattr(request, "model_spec") else ""
-                if status != "OK" and name not in self._repository.names():
-                    name = ""
-                self._metrics.request(name, "GRPC", api, status, loop.time() - start)
+                status = refusal.code.name if reply is None else "OK"
+                known = name if reply is not None or name in self._repository.names() else ""
+                self._metrics.request(known, "GRPC", api, status, loop.time() - start)
+            if reply is None:
+                await self._abort(context, refusal)
+            return reply
 
         return method
 
@@ -151,11 +150,17 @@ class _Service:
             check_names(signature, request.inputs.keys())
             wanted = _wanted(signature, request.output_filter)
             size = sum(math.prod(side.size for side in proto.tensor_shape.dim) for proto in request.inputs.values())
-            inputs = await _off_loop(size, lambda: _read(servable, signature, request.inputs))
+            limit = self._settings.max_body
+            inputs = await _off_loop(
+                size,
+                lambda: {
+                    name: read_proto(spec, request.inputs[name], limit) for name, spec in signature.inputs.items()
+                },
+            )
             outputs = await servable.predict(signature.name, inputs, deadline)
             size = sum(outputs[name].size for name in wanted)
             protos = await _off_loop(size, lambda: {name: write_proto(outputs[name]) for name in wanted})
-            return predict_pb2.PredictResponse(outputs=protos, model_spec=_effective(servable, signature))
+            return predict_pb2.PredictResponse(outputs=protos, model_spec=_effective(servable, signature.name))
 
     async def _metadata(self, request: Any, deadline: float) -> Any:
         from tensorflow_serving.apis import get_model_metadata_pb2
@@ -184,10 +189,28 @@ class _Service:
         return answer
 
     async def _classify(self, request: Any, deadline: float) -> Any:
-        raise Refusal(Code.UNIMPLEMENTED, "Classify is not offered: Predict is.")
+        from tensorflow_serving.apis import classification_pb2
+
+        with self._repository.use(*_model(request.model_spec)) as servable:
+            name, inputs, head = read_classify(servable, request.model_spec.signature_name, request.input)
+            rows = classes_of(servable, head, await servable.predict(name, inputs, deadline))
+            answer = classification_pb2.ClassificationResponse(model_spec=_effective(servable, name))
+            for row in rows:
+                classes = answer.result.classifications.add().classes
+                for label, score in row:
+                    classes.add(label=label, score=score)
+            return answer
 
     async def _regress(self, request: Any, deadline: float) -> Any:
-        raise Refusal(Code.UNIMPLEMENTED, "Regress is not offered: Predict is.")
+        from tensorflow_serving.apis import regression_pb2
+
+        with self._repository.use(*_model(request.model_spec)) as servable:
+            name, inputs, _ = read_regress(servable, request.model_spec.signature_name, request.input)
+            values = values_of(await servable.predict(name, inputs, deadline))
+            answer = regression_pb2.RegressionResponse(model_spec=_effective(servable, name))
+            for value in values:
+                answer.result.regressions.add(value=value)
+            return answer
 
     async def _multi_inference(self, request: Any, deadline: float) -> Any:
         raise Refusal(Code.UNIMPLEMENTED, "MultiInference is not offered: Predict answers for every head at once.")
@@ -208,10 +231,11 @@ def _model(spec: Any) -> tuple[str, int | None, str | None]:
     )
 
 
-def _effective(servable: Servable, signature: Signature | None = None) -> Any:
+def _effective(servable: Servable, signature: str = "") -> Any:
+    """The `ModelSpec` of what has answered."""
     from tensorflow_serving.apis import model_pb2
 
-    spec = model_pb2.ModelSpec(name=servable.name, signature_name=signature.name if signature else "")
+    spec = model_pb2.ModelSpec(name=servable.name, signature_name=signature)
     spec.version.value = servable.version
     return spec
 
@@ -225,12 +249,6 @@ def _wanted(signature: Signature, names: Sequence[str]) -> Collection[str]:
     if len(set(names)) < len(names):
         raise invalid("A name is given twice in output_filter.")
     return names or signature.outputs.keys()
-
-
-def _read(servable: Servable, signature: Signature, protos: Any) -> dict[str, Any]:
-    inputs = {name: read_proto(servable, spec, protos[name]) for name, spec in signature.inputs.items()}
-    check_rows(signature, inputs)
-    return inputs
 
 
 async def _off_loop(size: int, function: Callable[[], Any]) -> Any:

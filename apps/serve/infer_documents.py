@@ -15,7 +15,7 @@ import numpy as np
 
 from apps.serve.binary_tensors import DATATYPES, datatype_of, objects, read_tensor, write_tensor
 from apps.serve.errors import invalid
-from apps.serve.input_checks import check_names, check_rows, check_tensor, takes_pictures
+from apps.serve.input_checks import check_names, check_tensor
 from apps.serve.json_text import dump_json, parse_json
 from apps.serve.servable import Servable
 from apps.serve.signature import TensorSpec
@@ -72,11 +72,10 @@ def read_infer(servable: Servable, body: bytes, header_length: int | None) -> In
     inputs = {}
     for entry in entries:
         size = _binary_size(entry)
-        inputs[entry["name"]] = _read_input(servable, signature.inputs[entry["name"]], entry, size, raw[place:])
+        inputs[entry["name"]] = _read_input(signature.inputs[entry["name"]], entry, size, raw[place:])
         place += size or 0
     if place != len(body):
         raise invalid(f"The body has {len(body) - place} bytes more than its inputs need.")
-    check_rows(signature, inputs)
     identity = document.get("id")
     if identity is not None and not isinstance(identity, str):
         raise invalid("'id' must be a string.")
@@ -108,7 +107,7 @@ def read_raw(servable: Servable, body: bytes, picture: bool = False) -> InferReq
     ((name, spec),) = signature.inputs.items()
     if not body:
         raise invalid("The body is empty.")
-    if takes_pictures(servable, spec) or spec.is_bytes:
+    if spec.is_pictures or spec.is_bytes:
         shape = tuple(side or 1 for side in spec.shape or (1,)) if spec.is_bytes else (1,)
         if math.prod(shape) != 1:
             raise invalid(f"Input '{name}' takes more than one element: a raw body holds one.")
@@ -189,9 +188,7 @@ def _binary_size(entry: Mapping[str, Any]) -> int | None:
     return size
 
 
-def _read_input(
-    servable: Servable, spec: TensorSpec, entry: Mapping[str, Any], size: int | None, raw: memoryview
-) -> np.ndarray:
+def _read_input(spec: TensorSpec, entry: Mapping[str, Any], size: int | None, raw: memoryview) -> np.ndarray:
     name, datatype, sides = entry["name"], entry.get("datatype"), entry.get("shape")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise invalid(f"Input '{name}' must have one of these as 'datatype': {', '.join(DATATYPES)}.")
@@ -200,7 +197,7 @@ def _read_input(
     if any(side < 0 for side in sides):
         raise invalid(f"Input '{name}' has a negative side in its 'shape': {sides}.")
     dtype, shape = DATATYPES[datatype], tuple(sides)
-    check_tensor(servable, spec, dtype, shape, datatype_of)
+    check_tensor(spec, dtype, shape, datatype_of)
     if (size is None) == ("data" not in entry):
         raise invalid(f"Input '{name}' needs either 'data' or the parameter 'binary_data_size'.")
     if size is None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 
 from apps.serve.errors import invalid
-from apps.serve.servable import DECODE, Servable
 from apps.serve.signature import Signature, TensorSpec
 
 
@@ -24,20 +23,12 @@ def check_names(signature: Signature, names: Collection[str]) -> None:
         )
 
 
-def takes_pictures(servable: Servable, spec: TensorSpec) -> bool:
-    """Whether encoded pictures may be sent where the signature asks for pixels."""
-    return spec.is_pictures and DECODE in servable.signatures
-
-
-def check_tensor(
-    servable: Servable, spec: TensorSpec, dtype: np.dtype, shape: tuple[int, ...], spell: Callable[[np.dtype], str]
-) -> None:
+def check_tensor(spec: TensorSpec, dtype: np.dtype, shape: tuple[int, ...], spell: Callable[[np.dtype], str]) -> None:
     """Refuse a tensor by its dtype and shape.
 
-    Encoded pictures, [N] or [N, 1], fit where pixels are expected if the SavedModel can decode them.
+    Encoded pictures, [N] or [N, 1], fit where pixels are expected.
 
     Args:
-        servable: Whose signature it is.
         spec: The input.
         dtype: What the client says it sends.
         shape: Sides of zero or more.
@@ -46,14 +37,13 @@ def check_tensor(
     Raises:
         Refusal: INVALID_ARGUMENT.
     """
-    pictures = takes_pictures(servable, spec)
-    if pictures and dtype.kind == "O":
+    if spec.is_pictures and dtype.kind == "O":
         if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
             return
     elif dtype == spec.dtype and (spec.shape is None or _fits(spec.shape, shape)):
         return
     sides = "any rank" if spec.shape is None else f"shape {[-1 if side is None else side for side in spec.shape]}"
-    instead = f", or encoded pictures as {spell(np.dtype(object))} of shape [-1]" if pictures else ""
+    instead = f", or encoded pictures as {spell(np.dtype(object))} of shape [-1]" if spec.is_pictures else ""
     raise invalid(
         f"Input '{spec.name}' must be {spell(spec.dtype)} of {sides}{instead}. "
         f"Received: {spell(dtype)} of shape {list(shape[:8])}."

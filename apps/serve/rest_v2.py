@@ -174,16 +174,15 @@ class _Models:
         return _json([entry for entry in entries if entry["state"] == "READY" or not only_ready])
 
     async def load(self, request: Request) -> Response:
-        parameters = _object(await read_body(request)).get("parameters")
-        if parameters:
-            raise Refusal(Code.UNIMPLEMENTED, "A model is loaded as it is in the folder: without parameters.")
         name, _ = _model(request, "LoadModel")
+        if _object(await read_body(request)).get("parameters"):
+            raise Refusal(Code.UNIMPLEMENTED, "A model is loaded as it is in the folder: without parameters.")
         await self._repository.load(name)
         return _json({"name": name, "load": True})
 
     async def unload(self, request: Request) -> Response:
-        _object(await read_body(request))  # `unload_dependents`, which Triton's clients send: no model has any
         name, _ = _model(request, "UnloadModel")
+        _object(await read_body(request))  # `unload_dependents`, which Triton's clients send: no model has any
         await self._repository.unload(name)
         return _json({"name": name, "unload": True})
 
@@ -243,7 +242,7 @@ def _model(request: Request, api: str) -> tuple[str, int | None]:
     name_request(request, name, api)
     if given is None:
         return name, None
-    if not re.fullmatch("[0-9]{1,19}", given) or int(given) > INT64:
+    if not re.fullmatch("0*[0-9]{1,19}", given) or int(given.lstrip("0") or "0") > INT64:
         raise invalid(f"Failed to convert version: {given[:60]} to numeric.")
     return name, int(given)
 

@@ -9,7 +9,6 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 from apps.serve.binary_tensors import objects
 from apps.serve.errors import Code, Refusal, invalid
 from apps.serve.input_checks import check_tensor
-from apps.serve.servable import Servable
 from apps.serve.signature import TensorSpec
 
 FIELDS = {
@@ -28,14 +27,18 @@ FIELDS = {
 }
 
 
-def read_proto(servable: Servable, spec: TensorSpec, proto: tensor_pb2.TensorProto) -> np.ndarray:
+def read_proto(spec: TensorSpec, proto: tensor_pb2.TensorProto, most_bytes: int) -> np.ndarray:
     """The array of an input; blocks.
 
     As TensorFlow does, the last of fewer numbers than the shape needs is repeated, but not the last of strings.
 
+    Args:
+        spec: The input.
+        proto: What the client sends for it.
+        most_bytes: That numbers sent in fewer bytes may become.
+
     Raises:
-        Refusal: INVALID_ARGUMENT where it does not fit the signature or itself, or where what is sent in few bytes
-            would need more memory than a body may have.
+        Refusal: INVALID_ARGUMENT where it does not fit the signature or itself.
     """
     try:
         kind = tf.dtypes.as_dtype(proto.dtype)
@@ -47,15 +50,15 @@ def read_proto(servable: Servable, spec: TensorSpec, proto: tensor_pb2.TensorPro
     shape = tuple(side.size for side in proto.tensor_shape.dim)
     if proto.tensor_shape.unknown_rank or any(side < 0 for side in shape):
         raise invalid(f"Input '{spec.name}' must have a shape without sides that are not known.")
-    check_tensor(servable, spec, dtype, shape, _spell)
+    check_tensor(spec, dtype, shape, _spell)
     count = math.prod(shape)
     if dtype.kind == "O":
         if len(proto.string_val) != count:
             raise invalid(f"Input '{spec.name}' needs {count} strings. Received: {len(proto.string_val)}.")
         array = objects(list(proto.string_val))
         return array if spec.is_pictures else array.reshape(shape)
-    if count * dtype.itemsize > servable.settings.max_body:
-        raise invalid(f"Input '{spec.name}' of shape {list(shape)} is larger than {servable.settings.max_body} bytes.")
+    if count * dtype.itemsize > most_bytes:
+        raise invalid(f"Input '{spec.name}' of shape {list(shape)} is larger than {most_bytes} bytes.")
     content = proto.tensor_content
     if content and len(content) != count * dtype.itemsize:
         needed = count * dtype.itemsize
