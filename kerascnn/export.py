@@ -228,7 +228,7 @@ def export_model(
     described = {**metadata, "classifier": classifier.describe()}
     extra = Path(folder, METADATA).parent
     try:
-        tf.saved_model.save(classifier, os.fspath(folder), signatures=signatures)
+        tf.saved_model.save(_weights_of(classifier), os.fspath(folder), signatures=signatures)
         extra.mkdir(exist_ok=True)
         if canary:
             _write_canary(classifier, Path(folder), canary)
@@ -236,6 +236,17 @@ def export_model(
         raise OSError(error.message) from error
     Path(folder, METADATA).write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
     Path(folder, CARD).write_text(model_card(described), encoding="utf-8")
+
+
+def _weights_of(classifier: Classifier) -> tf.Module:
+    """What a SavedModel of the classifier keeps: its weights alone, each under a name of its own.
+
+    Of Keras' layers TensorFlow would write every variable under two names, of which a session restores only one: such a
+    SavedModel answers after `tf.saved_model.load` but not in TensorFlow Serving, which runs it in a session.
+    """
+    module = tf.Module()
+    module.weights = [variable.value for model in classifier.models for variable in model.variables]
+    return module
 
 
 def _write_canary(classifier: Classifier, folder: Path, canary: Sequence[bytes]) -> None:

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerascnn.export import Classifier, export_model, new_version, read_metadata, versions
 
@@ -120,3 +121,19 @@ def test_networks_count_by_their_weights() -> None:
 def test_impossible_weights_and_temperatures_are_refused(options, message) -> None:
     with pytest.raises(ValueError, match=message):
         answers_of([dense(0), dense(1)], **options)
+
+
+def test_export_answers_in_a_session_as_tensorflow_serving_runs_it(tmp_path) -> None:
+    """Its loader restores variables by the names in the graph, not by the objects of `tf.saved_model.load`."""
+    from serving_examples import tiny_classifier
+
+    folder = os.fspath(tiny_classifier(tmp_path / "1"))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype("uint8")
+    expected = tf.saved_model.load(folder).signatures["serving_sized"](image=tf.constant(pixels))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], folder)
+        signature = graph.signature_def["serving_sized"]
+        outputs = {head: output.name for head, output in signature.outputs.items()}
+        found = session.run(outputs, {signature.inputs["image"].name: pixels})
+    for head, values in expected.items():
+        np.testing.assert_allclose(found[head], values.numpy(), atol=1e-6)
