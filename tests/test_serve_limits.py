@@ -263,9 +263,7 @@ def test_fault_14_wrong_methods_and_paths_are_told_as_json(tmp_path: Path) -> No
         ("bearer  secret-1 ", 200),
         ("Bearer secret-2", 401),
         ("Bearer", 401),
-        ("Basic YW55OnNlY3JldC0x", 200),  # any:secret-1
-        ("Basic YW55OnNlY3JldC0y", 401),
-        ("Basic *", 401),
+        ("Basic YW55OnNlY3JldC0x", 401),  # any:secret-1
         ("Digest secret-1", 401),
     ],
 )

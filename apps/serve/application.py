@@ -1,8 +1,6 @@
 """The web application: the protocols' routes behind the limits that hold for all of them."""
 
 import asyncio
-import base64
-import binascii
 import hmac
 import itertools
 import logging
@@ -191,13 +189,6 @@ class Gate:
 
 
 def _token(authorization: bytes) -> bytes:
-    """The token of a header; browsers send what was typed into their window as the password of `Basic`."""
+    """The token of a header."""
     kind, _, value = authorization.partition(b" ")
-    if kind.lower() == b"bearer":
-        return value.strip()
-    if kind.lower() == b"basic":
-        try:
-            return base64.b64decode(value, validate=True).partition(b":")[2]
-        except binascii.Error:
-            return b""
-    return b""
+    return value.strip() if kind.lower() == b"bearer" else b""

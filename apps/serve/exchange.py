@@ -200,5 +200,5 @@ def refusal_response(request: Request, refusal: Refusal) -> Response:
     if refusal.code is Code.TOO_SLOW:
         headers["Connection"] = "close"
     if refusal.code is Code.UNAUTHENTICATED:
-        headers["WWW-Authenticate"] = 'Bearer realm="kerascnn", Basic realm="kerascnn"'
+        headers["WWW-Authenticate"] = 'Bearer realm="kerascnn"'
     return error_response(status, refusal.message, headers)
