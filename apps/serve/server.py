@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -15,7 +14,6 @@ from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
-import tensorflow as tf
 import uvicorn
 from starlette.applications import Starlette
 
@@ -23,10 +21,13 @@ from apps.serve.application import make_application
 from apps.serve.batching import Workers
 from apps.serve.loading import load_servable
 from apps.serve.metrics import Metrics
+from apps.serve.processor import cores
 from apps.serve.receiving import Receiving
 from apps.serve.repository import Repository
 from apps.serve.request_log import RequestLog, take_over_logging
+from apps.serve.runner import check_runner_name
 from apps.serve.settings import Settings
+from apps.serve.tensorflow_runner import on_gpu
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 SPARE_FILES = 256  # that the process needs beside its connections
@@ -46,6 +47,7 @@ def serve(settings: Settings) -> NoReturn:
         FileNotFoundError: There is no such folder or file.
     """
     settings.check()
+    check_runner_name(settings.runner)
     files = _raise_file_limit(settings.max_connections)
     if files < settings.max_connections + SPARE_FILES:
         _warn(f"{files} open files are allowed, too few for {settings.max_connections} connections (`ulimit -n`)")
@@ -54,7 +56,6 @@ def serve(settings: Settings) -> NoReturn:
     listener = _listen(settings)
     log = RequestLog(settings.log_format, settings.log_requests)
     take_over_logging(log)
-    gc.freeze()  # what TensorFlow is made of stays anyway; a collection takes milliseconds without it, not 0.3 s
     runner = asyncio.Runner(loop_factory=uvicorn.Config(_nothing, log_config=None).get_loop_factory())
     try:
         runner.run(_serve(settings, listener, log))
@@ -94,8 +95,8 @@ def make_config(application: Starlette, settings: Settings) -> uvicorn.Config:
 
 async def _serve(settings: Settings, listener: socket.socket, log: RequestLog) -> None:
     metrics = Metrics()
-    workers = Workers(settings.workers or _default_workers())
-    decoders = ThreadPoolExecutor(min(4, _cores()), thread_name_prefix="decode")
+    workers = Workers(worker_count(settings))
+    decoders = ThreadPoolExecutor(min(4, cores()), thread_name_prefix="decode")
     load = partial(load_servable, settings=settings, workers=workers, decoders=decoders, observe=metrics.batch)
     repository = Repository(settings, load)
     application = make_application(repository, workers, metrics, settings, log)
@@ -204,12 +205,9 @@ def _listen(settings: Settings) -> socket.socket:
         ) from error
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _default_workers() -> int:
-    return 1 if tf.config.list_physical_devices("GPU") else min(2, _cores())
+def worker_count(settings: Settings) -> int:
+    """How many batches are computed at the same time: one on a GPU, else up to 2, where the settings leave it open."""
+    return settings.workers or (1 if on_gpu() else min(2, cores()))
 
 
 def _raise_file_limit(connections: int) -> int:
