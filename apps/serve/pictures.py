@@ -116,6 +116,8 @@ def _jpeg(data: bytes) -> tuple[int, int, int]:
         elif code == 0xDA:
             if size is None:
                 break
+            if at + length > len(data):
+                break
             scans, pattern = scans + 1, JPEG_AFTER_SCAN
             if frame not in JPEG_PROGRESSIVE and data[at + 2] == components:
                 break  # everything is in this scan, and the decoder stops after it
@@ -126,7 +128,7 @@ def _jpeg(data: bytes) -> tuple[int, int, int]:
         raise invalid(f"The JPEG picture has more than {SEGMENTS:,} segments.")
     if size is None:
         raise invalid("The JPEG picture is damaged or cut short: its header has no size.")
-    if not scans:  # TensorFlow's decoder calls libjpeg wrongly then
+    if not scans:  # the decoder would refuse it too, and write a line to standard error
         raise invalid("The JPEG picture is cut short: it ends within its header.")
     return (*size, size[0] * size[1])
 
