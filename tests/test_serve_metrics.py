@@ -18,7 +18,7 @@ from apps.serve.batching import BatchDone
 from apps.serve.errors import not_found
 from apps.serve.exchange import name_request, read_body
 from apps.serve.metrics import Metrics
-from apps.serve.request_log import MOST_LINES, RequestLine, RequestLog
+from apps.serve.request_log import MOST_LINES, RequestLine, RequestLog, never_wait_for_readers
 
 LINE = RequestLine(1_800_000_000.5, "id-1", "POST", b"/v1/models/m:predict", "m", 200, 12, 3.14159, "127.0.0.1")
 
@@ -205,3 +205,22 @@ def test_fault_29_log_that_cannot_be_written_stops_nothing(broken: str) -> None:
     assert not log._lines
     log.close()
     os.close(descriptor)
+
+
+def test_fault_29_full_pipe_holds_nobody_who_writes_to_it() -> None:
+    """libjpeg writes to standard error; others with the same pipe, such as the process that started us, still wait."""
+    reading, writing = os.pipe()
+    others = os.dup(writing)
+    never_wait_for_readers(writing)
+    with pytest.raises(BlockingIOError):
+        for _ in range(1000):
+            os.write(writing, b"x" * 4096)
+    assert os.get_blocking(others)
+    for descriptor in (reading, writing, others):
+        os.close(descriptor)
+
+
+def test_fault_29_standard_error_that_is_no_pipe_stays_as_it_is(tmp_path) -> None:
+    with (tmp_path / "log").open("w") as file:
+        never_wait_for_readers(file.fileno())
+        assert os.get_blocking(file.fileno())

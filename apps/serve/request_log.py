@@ -5,6 +5,7 @@ Serving never waits for whoever reads the lines: they are dropped when nobody ta
 
 import logging
 import os
+import stat
 import sys
 import threading
 import time
@@ -135,6 +136,21 @@ class RequestLog(logging.Handler):
             "ms": round(line.milliseconds, 2),
             "client": line.client,
         }
+
+
+def never_wait_for_readers(descriptor: int = 2) -> None:
+    """Let what nobody takes from a pipe be lost, also what libraries in C write to it.
+
+    libjpeg says on standard error what is wrong with a picture: in a full pipe that would hold the thread for ever. The
+    pipe is opened anew, so that others who write to it still wait. Elsewhere than on Linux nothing changes.
+    """
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            anew = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
+            os.dup2(anew, descriptor)
+            os.close(anew)
+    except OSError as error:
+        logging.getLogger(__name__).debug("standard error stays as it is: %s", error)
 
 
 def take_over_logging(log: RequestLog) -> None:

@@ -24,7 +24,7 @@ from apps.serve.metrics import Metrics
 from apps.serve.processor import cores
 from apps.serve.receiving import Receiving
 from apps.serve.repository import Repository
-from apps.serve.request_log import RequestLog, take_over_logging
+from apps.serve.request_log import RequestLog, never_wait_for_readers, take_over_logging
 from apps.serve.runner import check_runner_name
 from apps.serve.settings import Settings
 from apps.serve.tensorflow_runner import on_gpu
@@ -54,6 +54,7 @@ def serve(settings: Settings) -> NoReturn:
     if settings.host not in LOCAL and settings.token is None:
         _warn(f"everybody who reaches {settings.host} can use this server: it asks for no token (KERASCNN_TOKEN)")
     listener = _listen(settings)
+    never_wait_for_readers()
     log = RequestLog(settings.log_format, settings.log_requests)
     take_over_logging(log)
     runner = asyncio.Runner(loop_factory=uvicorn.Config(_nothing, log_config=None).get_loop_factory())
