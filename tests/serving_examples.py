@@ -148,4 +148,4 @@ class Server:
             self.process.kill()
         self.process.wait()
         self.process.stdout.close()
-        self.errors.close()
+        (self.process.stderr or self.errors).close()
