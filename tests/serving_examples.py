@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,18 +83,22 @@ class Server:
 
     def __init__(self, folder: Path, *options: object, **environment: str) -> None:
         command = [sys.executable, "-m", "apps.cli", "serve", folder, "--port", 0, *options]
+        # A file: a pipe that nobody reads gets full, and libjpeg, which writes there itself, then waits for ever.
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             list(map(str, command)),
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.errors,
             text=True,
         )
         line = self.process.stdout.readline()
         while line and "http" not in line:
             line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"The server did not start: {self.process.stderr.read()}")
+            self.process.wait(60)
+            self.errors.seek(0)
+            raise RuntimeError(f"The server did not start: {self.errors.read()}")
         self.port = int(line.rsplit(":", 1)[1].split()[0].rstrip("/"))
         self.url = f"http://127.0.0.1:{self.port}"
         self._wait_while_loading()
@@ -143,4 +148,4 @@ class Server:
             self.process.kill()
         self.process.wait()
         self.process.stdout.close()
-        self.process.stderr.close()
+        (self.process.stderr or self.errors).close()

@@ -110,7 +110,8 @@ def test_fault_25_sigterm_ends_without_a_lost_request(models: Path) -> None:
         assert server.process.wait(60) == 0
         assert time.monotonic() - start < 40
         assert server.process.stdout.read() == ""
-        lines = [json.loads(line) for line in server.process.stderr.read().splitlines()]
+        server.errors.seek(0)
+        lines = [json.loads(line) for line in server.errors.read().splitlines()]
     assert any("SIGTERM" in line.get("message", "") for line in lines)
     answered = [line for line in lines if line.get("path") == "/v1/models/half:predict"]
     assert [(line["status"], line["bytes"]) for line in answered] == [
