@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,6 +129,4 @@ def server(models: Path) -> Iterator["Server"]:
     from serving_examples import Server
 
     with Server(models) as server:
-        # Else libjpeg's messages about damaged pictures wait for a place in the pipe, and with them the decoder.
-        threading.Thread(target=server.process.stderr.read, daemon=True).start()
         yield server

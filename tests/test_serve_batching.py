@@ -561,6 +561,27 @@ def test_fault_17_a_full_queue_refuses_at_once() -> None:
     play(scene, model, queue_rows=8, retry_after=2.5)
 
 
+def test_fault_17_room_that_is_reserved_counts_as_taken_until_its_rows_come() -> None:
+    """Pictures that are being decoded: what does not fit behind them is refused before it is decoded."""
+    model = Model()
+
+    async def scene(batcher: Batcher, _: Workers) -> None:
+        batcher.check_room()
+        with batcher.reserve(8, 100):
+            assert batcher.waiting == 0
+            with pytest.raises(Refusal, match="queue is full: 8 of at most 8 rows"):
+                batcher.check_room()
+            with pytest.raises(Refusal, match="queue is full"), batcher.reserve(1, 1):
+                raise AssertionError
+            assert (await refused(ask(batcher, rows_of(1)))).code is Code.UNAVAILABLE
+        batcher.check_room()
+        with pytest.raises(KeyError), batcher.reserve(8, 100):
+            raise KeyError
+        batcher.check_room()  # free again, however the block has ended
+
+    play(scene, model, queue_rows=8)
+
+
 def test_fault_17_the_queue_is_bounded_in_bytes_too() -> None:
     model = Model()
 

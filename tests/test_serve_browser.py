@@ -101,7 +101,9 @@ def test_a_picture_gets_the_top_classes_of_every_head(open_page: Any, colours: S
         assert number == pytest.approx(100 * ranked[0][0], abs=0.11)
     assert shown["colour"][0][0] == HOSTILE
     expect(page.get_by_role("status")).to_contain_text(f"colour: {HOSTILE}, ")  # what a screen reader says
-    expect(page.locator("#time")).to_have_text(re.compile(r"Answered in [\d.]+ m?s by colours, version 3, with \w+\."))
+    expect(page.locator("#time")).to_have_text(
+        re.compile(r"Answered in [\d.]+ m?s by colours, version 3, with [\w ]+\.")
+    )
     widths = [bar.evaluate("bar => parseFloat(bar.style.width)") for bar in page.locator(".head .bar i").all()]
     assert max(widths) == pytest.approx(100 * max(map(max, right.values())), abs=0.1)
     expect(page.get_by_role("img", name="red.png")).to_be_visible()

@@ -50,7 +50,7 @@ PIXELS = signature(image=spec("uint8", (None, None, None, 3), "image"))
 
 
 def tensors(document: Mapping[str, Any], of: Signature = VECTOR) -> dict[str, np.ndarray]:
-    return request_tensors(document, of, True)[0]
+    return request_tensors(document, of)[0]
 
 
 def refused(function: Any, *arguments: Any) -> str:
@@ -162,7 +162,7 @@ def test_random_bodies_are_read_or_refused() -> None:
         else:
             assert json.dumps(json.loads(body)) == json.dumps(document)
             try:
-                request_tensors(document, VECTOR, True)
+                request_tensors(document, VECTOR)
             except Refusal as refusal:
                 assert refusal.code.http == 400
 
@@ -198,8 +198,8 @@ def test_rows_of_one_input_are_plain_or_named() -> None:
     for rows in ([[1, 2], [3, 4.5]], [{"x": [1, 2]}, {"x": [3, 4.5]}]):
         found = tensors({"instances": rows}, MATRIX)
         np.testing.assert_array_equal(found["x"], np.array([[1, 2], [3, 4.5]], "float32"), strict=True)
-    assert request_tensors({"instances": [1.0]}, VECTOR, False)[1] is True
-    assert request_tensors({"inputs": [1.0]}, VECTOR, False)[1] is False
+    assert request_tensors({"instances": [1.0]}, VECTOR)[1] is True
+    assert request_tensors({"inputs": [1.0]}, VECTOR)[1] is False
 
 
 def test_rows_of_several_inputs_are_named() -> None:
@@ -365,8 +365,6 @@ def test_encoded_pictures_are_let_in_where_pixels_are_expected() -> None:
     assert "Expecting shape [-1]" in refused(tensors, {"inputs": {"b64": "YQ=="}}, PIXELS)
     assert "is not of expected type: uint8" in refused(tensors, {"instances": ["YQ=="]}, PIXELS)
     refused(tensors, {"instances": [{"b64": "YQ=="}, pixels[0]]}, PIXELS)
-    with pytest.raises(Refusal, match="Type: Object is not of expected type: uint8"):
-        request_tensors({"instances": [{"b64": "YQ=="}]}, PIXELS, False)  # nothing in the SavedModel decodes them
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -94,6 +94,9 @@ class Model:
             raise self.outputs
         return self.outputs
 
+    def check_room(self) -> None:
+        """There is always room."""
+
 
 class OneModel:
     """A repository with the versions 3 (unloaded) and 7 of one model, which the label "stable" names."""

@@ -294,6 +294,23 @@ def test_encoded_pictures_are_answered_as_the_export_does_itself(loaded: Servabl
             np.testing.assert_allclose(outputs[head], values, atol=1e-6)
 
 
+def test_fault_17_pictures_that_find_no_room_are_not_decoded(loaded: Servable, monkeypatch) -> None:
+    decoded = []
+    monkeypatch.setattr(loaded, "_decode_one", lambda *arguments: decoded.append(arguments))
+    with loaded.batcher.reserve(loaded.settings.most_queued_rows, 0):
+        refused = refusal(loaded, "serving_bytes", {"image_bytes": np.array([picture()], object)})
+        with pytest.raises(Refusal, match="queue is full"):
+            loaded.check_room()
+    assert refused.code is Code.UNAVAILABLE
+    assert not decoded
+
+
+def test_many_pictures_of_one_request_keep_their_order(loaded: Servable) -> None:
+    data = np.array([picture((value, 0, 255 - value)) for value in range(150)], object)
+    expected = loaded.runner.run("serving_bytes", {"image_bytes": data})["colour"]
+    np.testing.assert_allclose(ask(loaded, "serving_bytes", {"image_bytes": data})["colour"], expected, atol=1e-6)
+
+
 def test_fault_16_bad_picture_among_good_ones_is_named(loaded: Servable) -> None:
     data = np.array([picture(), picture()[:-30], picture()], object)
     refused = refusal(loaded, "serving_bytes", {"image_bytes": data})

@@ -7,8 +7,8 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -144,6 +144,7 @@ class Batcher:
         self._inseparable: set[str] = set()  # signatures
         self._queues: dict[Key, deque[Part]] = {}  # none of them empty; the first is next
         self._rows = self._bytes = 0  # that wait
+        self._reserved = 0, 0  # rows and bytes
         self._computing = 0  # batches
         self._closed = False
         self._idle = asyncio.Event()
@@ -185,6 +186,35 @@ class Batcher:
     def waiting(self) -> int:
         """Rows that wait for a worker."""
         return self._rows
+
+    def check_room(self, rows: int = 1, size: int = 0) -> None:
+        """Refuse rows that would not be let in now; where nothing waits, any number is.
+
+        Raises:
+            Refusal: UNAVAILABLE: the queue is full, or closed.
+        """
+        waiting, used = self._rows + self._reserved[0], self._bytes + self._reserved[1]
+        most, space, wait = self._settings.most_queued_rows, self._settings.queue_bytes, self._settings.retry_after
+        if self._closed:
+            raise Refusal(Code.UNAVAILABLE, "This version is being unloaded.", wait)
+        if waiting and waiting + rows > most:
+            raise Refusal(Code.UNAVAILABLE, f"The queue is full: {waiting} of at most {most} rows wait.", wait)
+        if waiting and used + size > space:
+            raise Refusal(Code.UNAVAILABLE, f"The queue is full: {used} of at most {space} bytes wait.", wait)
+
+    @contextmanager
+    def reserve(self, rows: int, size: int) -> Iterator[None]:
+        """Keep room for rows that are not ready yet, to be submitted right after the block.
+
+        Raises:
+            Refusal: UNAVAILABLE, as `check_room`.
+        """
+        self.check_room(rows, size)
+        self._reserved = self._reserved[0] + rows, self._reserved[1] + size
+        try:
+            yield
+        finally:
+            self._reserved = self._reserved[0] - rows, self._reserved[1] - size
 
     async def close(self) -> None:
         """Compute what waits, then return; new requests are refused. One that hangs is waited for."""
@@ -239,13 +269,7 @@ class Batcher:
 
     def _enter(self, parts: Sequence[Part]) -> None:
         rows, size = sum(part.rows for part in parts), sum(part.size for part in parts)
-        most, space, wait = self._settings.most_queued_rows, self._settings.queue_bytes, self._settings.retry_after
-        if self._closed:
-            raise Refusal(Code.UNAVAILABLE, "This version is being unloaded.", wait)
-        if self._rows and self._rows + rows > most:
-            raise Refusal(Code.UNAVAILABLE, f"The queue is full: {self._rows} of at most {most} rows wait.", wait)
-        if self._rows and self._bytes + size > space:
-            raise Refusal(Code.UNAVAILABLE, f"The queue is full: {self._bytes} of at most {space} bytes wait.", wait)
+        self.check_room(rows, size)
         self._rows, self._bytes = self._rows + rows, self._bytes + size
         self._queues.setdefault(parts[0].key, deque()).extend(parts)
         self._idle.clear()

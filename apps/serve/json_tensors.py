@@ -65,7 +65,7 @@ def signature_name(document: Mapping[str, Any]) -> str | None:
     return name
 
 
-def request_tensors(document: Mapping[str, Any], signature: Signature, decodes: bool) -> tuple[Tensors, bool]:
+def request_tensors(document: Mapping[str, Any], signature: Signature) -> tuple[Tensors, bool]:
     """The inputs of a predict request, and whether it is in row form.
 
     In row form ("instances") every element is one example; in column form ("inputs") every value is a whole tensor.
@@ -75,7 +75,6 @@ def request_tensors(document: Mapping[str, Any], signature: Signature, decodes: 
     Args:
         document: The request.
         signature: What it asks for.
-        decodes: Whether the SavedModel can decode pictures.
 
     Raises:
         Refusal: INVALID_ARGUMENT, or UNIMPLEMENTED for a dtype that JSON has no numbers for.
@@ -88,9 +87,9 @@ def request_tensors(document: Mapping[str, Any], signature: Signature, decodes: 
     if not signature.inputs:
         raise invalid(f"Failed to get input map for signature: {signature.name}")
     if "instances" in document:
-        tensors = _from_rows(document["instances"], signature.inputs, decodes)
+        tensors = _from_rows(document["instances"], signature.inputs)
     elif "inputs" in document:
-        tensors = _from_columns(document["inputs"], signature.inputs, decodes)
+        tensors = _from_columns(document["inputs"], signature.inputs)
     else:
         raise invalid("Missing 'inputs' or 'instances' key")
     for name, array in tensors.items():
@@ -99,7 +98,7 @@ def request_tensors(document: Mapping[str, Any], signature: Signature, decodes: 
     return tensors, "instances" in document
 
 
-def _from_rows(rows: Any, inputs: Mapping[str, TensorSpec], decodes: bool) -> Tensors:
+def _from_rows(rows: Any, inputs: Mapping[str, TensorSpec]) -> Tensors:
     if not isinstance(rows, list):
         raise invalid(f"JSON Value: {_shown(rows)} Excepting 'instances' to be an list/array")
     if not rows:
@@ -115,9 +114,7 @@ def _from_rows(rows: Any, inputs: Mapping[str, TensorSpec], decodes: bool) -> Te
                     f"Failed to process element: {number} of 'instances' list. {odd}JSON object: {_shown(row)} "
                     f"keys must be equal to: {','.join(inputs)}"
                 )
-        return {
-            name: _stack([row[name] for row in rows], spec, decodes, f" key: {name}") for name, spec in inputs.items()
-        }
+        return {name: _stack([row[name] for row in rows], spec, f" key: {name}") for name, spec in inputs.items()}
     if len(inputs) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required: "
@@ -127,20 +124,20 @@ def _from_rows(rows: Any, inputs: Mapping[str, TensorSpec], decodes: bool) -> Te
         if _is_named(row):
             raise invalid(f"Expecting value/list but got object at item {number} of input list")
     ((name, spec),) = inputs.items()
-    return {name: _stack(rows, spec, decodes)}
+    return {name: _stack(rows, spec)}
 
 
-def _stack(rows: Sequence[Any], spec: TensorSpec, decodes: bool, where: str = "") -> np.ndarray:
+def _stack(rows: Sequence[Any], spec: TensorSpec, where: str = "") -> np.ndarray:
     """One tensor of rows that have equal shapes; an error says which row is the first that is different."""
     try:
-        return json_tensor(rows, spec, decodes)
+        return json_tensor(rows, spec)
     except Refusal as refusal:
         whole = refusal
     first: np.ndarray | None = None
     for number, row in enumerate(rows):
         prefix = f"Failed to process element: {number}{where} of 'instances' list. Error: "
         try:
-            array = json_tensor(row, spec, decodes)
+            array = json_tensor(row, spec)
         except Refusal as refusal:
             raise Refusal(refusal.code, prefix + refusal.message) from None
         first = array if first is None else first
@@ -151,7 +148,7 @@ def _stack(rows: Sequence[Any], spec: TensorSpec, decodes: bool, where: str = ""
     raise whole
 
 
-def _from_columns(value: Any, inputs: Mapping[str, TensorSpec], decodes: bool) -> Tensors:
+def _from_columns(value: Any, inputs: Mapping[str, TensorSpec]) -> Tensors:
     if not _is_named(value):
         if len(inputs) > 1:
             raise invalid(
@@ -159,11 +156,11 @@ def _from_columns(value: Any, inputs: Mapping[str, TensorSpec], decodes: bool) -
                 f"{','.join(inputs)}"
             )
         ((name, spec),) = inputs.items()
-        return {name: json_tensor(value, spec, decodes)}
+        return {name: json_tensor(value, spec)}
     for name in inputs:
         if name not in value:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
-    return {name: json_tensor(value[name], spec, decodes) for name, spec in inputs.items()}
+    return {name: json_tensor(value[name], spec) for name, spec in inputs.items()}
 
 
 def _is_named(value: Any) -> bool:
@@ -175,10 +172,8 @@ def _is_encoded(value: Mapping[str, Any]) -> bool:
     return len(value) == 1 and isinstance(value.get("b64"), str)
 
 
-def json_tensor(value: Any, spec: TensorSpec, decodes: bool = False) -> np.ndarray:
+def json_tensor(value: Any, spec: TensorSpec) -> np.ndarray:
     """A JSON value as a tensor of the dtype of `spec`; encoded pictures where it expects pixels stay bytes.
-
-    The latter only if the SavedModel `decodes` them.
 
     Integers must be JSON integers in the dtype's range; floats take integers too, as far as they are exact; booleans
     are only true and false; nothing is null.
@@ -201,7 +196,7 @@ def json_tensor(value: Any, spec: TensorSpec, decodes: bool = False) -> np.ndarr
     kinds = set(map(type, level))
     if list in kinds:
         raise invalid(f"Encountered list at unexpected level: {len(shape)} expected < {len(shape)}")
-    if spec.is_bytes or (dict in kinds and spec.is_pictures and decodes):
+    if spec.is_bytes or (dict in kinds and spec.is_pictures):
         return _byte_array(level, spec, shape)
     return _numbers(level, kinds, spec).reshape(shape)
 

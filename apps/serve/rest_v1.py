@@ -33,7 +33,7 @@ from apps.serve.json_tensors import Tensors, outputs_json, parse_object, predict
 from apps.serve.json_tensors import signature_name as name_in
 from apps.serve.json_text import dump_json
 from apps.serve.repository import Repository
-from apps.serve.servable import BYTES, DECODE, Servable
+from apps.serve.servable import BYTES, Servable
 
 WHICH = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
 CALL = re.compile(rf"models/([^/:]+){WHICH}:(predict|classify|regress)", re.IGNORECASE)
@@ -82,6 +82,8 @@ class RestV1:
             name, version, label, verb = found.groups()
             verb = verb.lower()
             name_request(request, name, APIS[verb])
+            with self._repository.use(name, _number(version), label) as servable:
+                servable.check_room()
             body = await read_body(request)
             with self._repository.use(name, _number(version), label) as servable:
                 return _json(await self._calls[verb](request, servable, body))
@@ -122,7 +124,7 @@ class RestV1:
         def read() -> tuple[str, Tensors, bool]:
             document = parse_object(body)
             signature = servable.signature(name_in(document))
-            return signature.name, *request_tensors(document, signature, DECODE in servable.signatures)
+            return signature.name, *request_tensors(document, signature)
 
         signature, inputs, by_row = await _off_the_loop(len(body), read)
         outputs = await while_connected(request, servable.predict(signature, inputs, deadline_of(request)))

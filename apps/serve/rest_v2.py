@@ -89,6 +89,8 @@ class _Models:
 
     async def infer(self, request: Request) -> Response:
         name, version = _model(request, "Infer")
+        with self._repository.use(name, version) as servable:
+            servable.check_room()
         body = await read_body(request)
         length = _header_length(request)
         picture = length is None and request.headers.get("content-type", "").lower().startswith("image/")

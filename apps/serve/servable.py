@@ -21,6 +21,7 @@ BYTES = "serving_bytes"  # encoded pictures
 DECODE = "decode"  # one encoded picture to pixels of the network's size
 SIZED = "serving_sized"  # pixels that have the network's size already
 EXPLAIN = "explain"  # heat maps
+AT_A_TIME = 64  # pictures of one request that are decoded or wait for a thread
 
 Result = TypeVar("Result")
 
@@ -53,6 +54,14 @@ class Servable:
     def classes(self) -> Mapping[str, Sequence[str]]:
         """The class names of every head; empty where the SavedModel does not tell."""
         return self.metadata.get("classes", {})
+
+    def check_room(self) -> None:
+        """Refuse a request whose body is not read yet, where its rows would be refused: it then costs next to nothing.
+
+        Raises:
+            Refusal: UNAVAILABLE: the queue is full.
+        """
+        self.batcher.check_room()
 
     def signature(self, name: str | None) -> Signature:
         """The signature of that name, `serving_default` for None or "".
@@ -122,19 +131,29 @@ class Servable:
         """Pixels [N, height, width, 3] of N encoded pictures, for that input."""
         if not len(pictures):
             return np.zeros([0, *(side or 1 for side in self._decoded_shape(spec))], spec.dtype)
-        one = len(pictures) == 1
+        parts: list[np.ndarray] = []
+        places: Sequence[int | None] = range(len(pictures)) if len(pictures) > 1 else [None]  # for errors
+        # Pictures that are being decoded take room in the queue already: what is refused has not been decoded in vain.
+        with self.batcher.reserve(len(pictures), sum(map(len, pictures))):
+            for start in range(0, len(pictures), AT_A_TIME):
+                some = slice(start, start + AT_A_TIME)
+                parts += await self._decode_some(pictures[some], places[some], spec, deadline)
+        if len({part.shape for part in parts}) > 1:
+            raise invalid("The pictures have different sizes, and this model brings no way of resizing.")
+        return parts[0][None] if len(parts) == 1 else np.stack(parts)
+
+    async def _decode_some(
+        self, pictures: np.ndarray, places: Sequence[int | None], spec: TensorSpec, deadline: float
+    ) -> list[np.ndarray]:
         tasks = [
-            asyncio.ensure_future(self._in_thread(deadline, self._decode_one, data, spec, None if one else place))
-            for place, data in enumerate(pictures)
+            asyncio.ensure_future(self._in_thread(deadline, self._decode_one, data, spec, place))
+            for data, place in zip(pictures, places, strict=True)
         ]
         try:
-            parts = await asyncio.gather(*tasks)
+            return await asyncio.gather(*tasks)
         finally:
             for task in tasks:  # those of a request that is refused or given up need not begin
                 task.cancel()
-        if len({part.shape for part in parts}) > 1:
-            raise invalid("The pictures have different sizes, and this model brings no way of resizing.")
-        return parts[0][None] if one else np.stack(parts)
 
     def _decoded_shape(self, spec: TensorSpec) -> tuple[int | None, ...]:
         signature = self.signatures.get(DECODE)

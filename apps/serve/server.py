@@ -25,7 +25,6 @@ from apps.serve.processor import cores
 from apps.serve.receiving import Receiving
 from apps.serve.repository import Repository
 from apps.serve.request_log import RequestLog, never_wait_for_readers, take_over_logging
-from apps.serve.runner import check_runner_name
 from apps.serve.settings import Settings
 from apps.serve.tensorflow_runner import on_gpu
 
@@ -47,7 +46,6 @@ def serve(settings: Settings) -> NoReturn:
         FileNotFoundError: There is no such folder or file.
     """
     settings.check()
-    check_runner_name(settings.runner)
     files = _raise_file_limit(settings.max_connections)
     if files < settings.max_connections + SPARE_FILES:
         _warn(f"{files} open files are allowed, too few for {settings.max_connections} connections (`ulimit -n`)")

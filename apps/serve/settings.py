@@ -5,8 +5,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from apps.serve.runner import check_runner_name
+
 MIB = 1 << 20
-RUNNERS = ("auto", "tensorflow", "openvino")
 FORMATS = ("jpeg", "png", "gif", "bmp", "webp")
 LOG_FORMATS = ("json", "text")
 
@@ -93,7 +94,7 @@ class Settings:
                 raise FileNotFoundError(f"--{name}: there is no file {path}.")
         if self.key is not None and self.certificate is None:
             raise ValueError("--key needs --certificate: the PEM file with the certificate that belongs to the key.")
-        _one_of("--runner", self.runner, RUNNERS)
+        check_runner_name(self.runner)
         _one_of("--log-format", self.log_format, LOG_FORMATS)
         if not self.formats:
             raise ValueError(f"--format: at least one of {', '.join(FORMATS)} is needed.")
