@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 
+import keras
 import numpy as np
 from PIL import Image
 
@@ -26,6 +27,7 @@ from apps.load_generator import Load, Outcome, ask, post
 CLIENTS = (1, 8, 32, 128)
 SECONDS = 3.0
 PICTURES = 64
+CALLS = 2000  # of the model alone
 # name: the network, its options, and the (height, width) it sees; the JPEGs are a third larger.
 MODELS = {"resnet18": ("resnet18", 224), "mobilenet": ("mobilenet_v2", 96)}
 UNDER_SWAPS = 60.0  # seconds of requests while versions change
@@ -52,17 +54,25 @@ def bench_serve(rounds: int, console: Console) -> dict[str, list[Figure]]:
 
 def export_network(network: str, side: int, folder: Path) -> None:
     """An export of a network with random weights and 10 classes."""
-    import keras
-
     import kerascnn
     from kerascnn.export import Classifier, export_model
     from pipelines.decode import decode_picture, resize
 
     keras.utils.set_random_seed(0)
     built = kerascnn.build(network, (side, side, 3), {"label": 10})
+    settle(built, jpegs(side))
     folder.mkdir(parents=True)
     metadata = {"classes": {"label": [f"class {number}" for number in range(10)]}, "image_size": [side, side]}
     export_model(Classifier([built], (side, side), decode_picture, resize), folder, metadata, jpegs(side)[:4])
+
+
+def settle(network: keras.Model, pictures: Sequence[bytes]) -> None:
+    """Give BatchNorm the statistics of some pictures, so that random weights answer as calmly as trained ones."""
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in pictures]).astype("float32")
+    norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.0
+    network(pixels, training=True)
 
 
 def export_half_plus_two(folder: Path) -> None:
@@ -119,8 +129,7 @@ def compare(
                 bare.setdefault(name, []).append(speed)
             for rival in rivals:
                 for clients in CLIENTS:
-                    asked(Load(rival.port, rival.requests, clients, SECONDS / 3))  # warm-up
-                    outcome = asked(Load(rival.port, rival.requests, clients, SECONDS))
+                    outcome = asked(Load(rival.port, rival.requests, clients, SECONDS, before=SECONDS))
                     measured.setdefault((rival.name, clients), []).append(outcome)
         runner.close()
     for clients in CLIENTS:
@@ -203,11 +212,20 @@ class BareRunner:
 
 
 def overhead(folder: Path, rounds: int, asked: Callable[[Load], Outcome], console: Console) -> dict[str, list[Figure]]:
-    """Processor time of the server for a request whose model costs next to nothing, that of the model included."""
+    """Processor time of the server for a request whose model costs next to nothing, and that of the model alone."""
+    from apps.serve.tensorflow_runner import TensorFlowRunner
+
     requests = [post("/v1/models/half:predict", b'{"instances": [1.0]}', "application/json")]
-    title = "Processor time of a request to y = x / 2 + 2"
-    figures = []
-    with ours(folder, "half", requests) as server:
+    title = "Processor time of a request to y = x / 2 + 2, computed by TensorFlow"
+    runner, row = TensorFlowRunner(folder / "half/1"), {"x": np.array([1.0], "float32")}
+    alone: list[float] = []
+    for _ in range(rounds + 1):
+        start = time.process_time()
+        for _ in range(CALLS):
+            runner.run("serving_default", row)
+        alone.append(1e3 * (time.process_time() - start) / CALLS)
+    figures = [figure("the model alone, one row", alone[1:], "ms")]
+    with ours(folder, "half", requests, "--runner", "tensorflow") as server:
         for clients in CLIENTS:
             spent = []
             for _ in range(rounds):
@@ -216,8 +234,8 @@ def overhead(folder: Path, rounds: int, asked: Callable[[Load], Outcome], consol
                 outcome = asked(Load(server.port, requests, clients, SECONDS))
                 after = server.process.cpu_times()
                 seconds = after.user + after.system - before.user - before.system
-                spent.append(1e3 * seconds / sum(outcome.statuses.values()))
-            figures.append(figure(f"{clients} clients", spent, "ms"))
+                spent.append(1e3 * seconds / outcome.asked)
+            figures.append(figure(f"{clients} clients, with the model", spent, "ms"))
     print_figures(title, figures, console)
     return {title: figures}
 
@@ -228,10 +246,9 @@ def overload(
     """Ten times as many requests as can be answered, by the clock."""
     requests = requests_of(model, pictures)
     with ours(folder, model, requests) as server:
-        asked(Load(server.port, requests, 32, SECONDS))
-        capacity = asked(Load(server.port, requests, 32, 10.0)).goodput
+        capacity = asked(Load(server.port, requests, 32, 10.0, before=SECONDS)).goodput
         before = server.process.memory_info().rss
-        outcome = asked(Load(server.port, requests, 1000, 20.0, rate=10 * capacity))
+        outcome = asked(Load(server.port, requests, 1000, 20.0, before=SECONDS, rate=10 * capacity))
         middle = server.process.memory_info().rss
         asked(Load(server.port, requests, 1000, 20.0, rate=10 * capacity))
         after = server.process.memory_info().rss
@@ -263,7 +280,7 @@ def swaps(folder: Path, pool: ProcessPoolExecutor, console: Console) -> dict[str
         publish(model, 2, server.port)
         before = resources(server.process)
         times: list[float] = []
-        load = pool.submit(ask, Load(server.port, requests, 8, UNDER_SWAPS, rate=200.0))
+        load = pool.submit(ask, Load(server.port, requests, 64, UNDER_SWAPS, rate=200.0))
         while not load.done():
             start = time.perf_counter()
             publish(model, 3 + len(times), server.port)

@@ -20,7 +20,8 @@ class Load:
         port: Of the server, on 127.0.0.1.
         requests: Whole HTTP/1.1 requests, asked in turn.
         clients: Connections, kept open.
-        seconds: How long to ask.
+        seconds: How long what comes back is counted.
+        before: Seconds of the same before that, so that queues are as full as they will be.
         rate: Requests per second of all clients together, sent by the clock whether or not answers come (open loop);
             None: each client asks again when it has its answer (closed loop).
         most: Requests in all; None: as many as fit into `seconds`.
@@ -30,6 +31,7 @@ class Load:
     requests: Sequence[bytes]
     clients: int
     seconds: float
+    before: float = 0.0
     rate: float | None = None
     most: int | None = None
 
@@ -39,7 +41,7 @@ class Outcome:
     """What came back.
 
     Attributes:
-        seconds: From the first request to the last answer, without those that came after the end.
+        seconds: From when answers were counted to the last of them, or to the end.
         latencies: By HTTP status, seconds from when a request was due to its whole answer.
         broken: Connections that ended without an answer.
         asked: Requests sent.
@@ -143,19 +145,20 @@ async def _ask(load: Load) -> Outcome:
             outcome.broken += client.busy
             client.busy = False
             return
-        if now <= end:
+        if counted <= now <= end:
             outcome.latencies.setdefault(status, []).append(now - client.due)
         if load.rate is None and now < end and (load.most is None or sent < load.most):
             send(client, now)
         else:
             idle.append(client)
 
-    end = float("inf")
+    counted = end = float("inf")
     clients = [
         (await loop.create_connection(lambda: _Client(done), "127.0.0.1", load.port))[1] for _ in range(load.clients)
     ]
     start = time.perf_counter()
-    end = start + load.seconds
+    counted = start + load.before
+    end = counted + load.seconds
     if load.rate is None:
         for client in clients if load.most is None else clients[: load.most]:
             send(client, start)
@@ -163,7 +166,7 @@ async def _ask(load: Load) -> Outcome:
             await asyncio.sleep(min(0.02, end - now))
     else:
         idle.extend(clients)
-        asked, total = 0, round(load.seconds * load.rate)
+        asked, total = 0, round((load.before + load.seconds) * load.rate)
         while asked < total:
             due = min(int((time.perf_counter() - start) * load.rate), total)
             for number in range(asked, due):
@@ -173,7 +176,7 @@ async def _ask(load: Load) -> Outcome:
                     outcome.unsent += 1
             asked = due
             await asyncio.sleep(TICK)
-    outcome.asked, outcome.seconds = sent, min(time.perf_counter(), end) - start
+    outcome.asked, outcome.seconds = sent, min(time.perf_counter(), end) - counted
     for _ in range(500):  # what is under way has 10 seconds
         if not any(client.busy for client in clients):
             break
