@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import logging
+import os
+import sys
 import threading
 import time
 import weakref
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from apps.serve.background import COMPUTING
 from apps.serve.batching import BatchDone, Batcher, Workers, ignore
 from apps.serve.errors import Code, Refusal, invalid
 from apps.serve.settings import Settings
@@ -906,3 +909,23 @@ def test_only_signatures_with_rows_on_both_sides_are_batched() -> None:
     assert not batched([(None, 3)], [(4,)])  # a table
     assert not batched([(1, 3)], [(None,)])
     assert not batched([], [(None,)])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Threads have a niceness of their own on Linux alone.")
+def test_threads_that_compute_let_the_event_loop_go_first() -> None:
+    """Else a refusal waits for the processor behind four threads that multiply matrices."""
+    seen: list[int] = []
+
+    def run(_: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return {"y": inputs["x"]}
+
+    async def scene() -> None:
+        workers = Workers(1)
+        await Batcher(run, workers, Settings()).submit("s", {"x": np.zeros(1)}, asyncio.get_running_loop().time() + 60)
+        workers.close()
+
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    asyncio.run(scene())
+    assert seen == [max(own, COMPUTING)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own

@@ -1,12 +1,28 @@
 """Work that blocks, in a thread that neither a hanging disk nor a slow load can make the server wait for."""
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Thread
 from typing import TypeVar
 
 Result = TypeVar("Result")
+
+COMPUTING, LOADING = 5, 10  # niceness: 0 is the event loop's, 19 the most patient
+
+
+def step_behind(niceness: int) -> None:
+    """Let threads of a lower niceness go before this one and all that it starts; where the system can do that (Linux).
+
+    The event loop has to answer within milliseconds, above all that there is no room; models compute for longer than
+    that with more threads than there are cores, and a load can wait for both.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, max(niceness, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 def in_background(work: Callable[[], Result], name: str) -> "asyncio.Future[Result]":
@@ -32,6 +48,7 @@ def in_background(work: Callable[[], Result], name: str) -> "asyncio.Future[Resu
 
     def run() -> None:
         result, failure = None, None
+        step_behind(LOADING)
         try:
             result = work()
         except BaseException as error:
@@ -39,5 +56,5 @@ def in_background(work: Callable[[], Result], name: str) -> "asyncio.Future[Resu
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(finish, result, failure)
 
-    Thread(target=run, name=name, daemon=True).start()
+    threading.Thread(target=run, name=name, daemon=True).start()
     return future

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 
+from apps.serve.background import COMPUTING, step_behind
 from apps.serve.batch import Batch, Key, Outputs, Part, Tensors, cut, join, row_of_zeros, size_of
 from apps.serve.errors import Code, Refusal, invalid
 from apps.serve.settings import Settings
@@ -102,6 +103,7 @@ class Workers:
 
 
 def _work(batches: "SimpleQueue[tuple[Batch, Callable[[], object]] | None]") -> None:
+    step_behind(COMPUTING)
     while job := batches.get():
         batch, finished = job
         batch.compute()

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from apps.serve.application import make_application
+from apps.serve.background import COMPUTING, step_behind
 from apps.serve.batching import Workers
 from apps.serve.loading import load_servable
 from apps.serve.metrics import Metrics
@@ -95,7 +96,7 @@ def make_config(application: Starlette, settings: Settings) -> uvicorn.Config:
 async def _serve(settings: Settings, listener: socket.socket, log: RequestLog) -> None:
     metrics = Metrics()
     workers = Workers(worker_count(settings))
-    decoders = ThreadPoolExecutor(min(4, cores()), thread_name_prefix="decode")
+    decoders = ThreadPoolExecutor(min(4, cores()), "decode", step_behind, (COMPUTING,))
     load = partial(load_servable, settings=settings, workers=workers, decoders=decoders, observe=metrics.batch)
     repository = Repository(settings, load)
     application = make_application(repository, workers, metrics, settings, log)
