@@ -30,7 +30,7 @@ PICTURES = 64
 CALLS = 2000  # of the model alone
 # name: the network, its options, and the (height, width) it sees; the JPEGs are a third larger.
 MODELS = {"resnet18": ("resnet18", 224), "mobilenet": ("mobilenet_v2", 96)}
-UNDER_SWAPS = 60.0  # seconds of requests while versions change
+UNDER_SWAPS = 75.0  # seconds of requests while versions change
 
 
 def bench_serve(rounds: int, console: Console) -> dict[str, list[Figure]]:
@@ -280,7 +280,7 @@ def swaps(folder: Path, pool: ProcessPoolExecutor, console: Console) -> dict[str
         publish(model, 2, server.port)
         before = resources(server.process)
         times: list[float] = []
-        load = pool.submit(ask, Load(server.port, requests, 64, UNDER_SWAPS, rate=200.0))
+        load = pool.submit(ask, Load(server.port, requests, 512, UNDER_SWAPS, rate=200.0))
         while not load.done():
             start = time.perf_counter()
             publish(model, 3 + len(times), server.port)
