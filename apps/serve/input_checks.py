@@ -30,8 +30,8 @@ def check_names(signature: Signature, names: Collection[str]) -> None:
 def check_tensor(spec: TensorSpec, dtype: np.dtype, shape: tuple[int, ...], spell: Callable[[np.dtype], str]) -> None:
     """Refuse a tensor by its dtype and shape.
 
-    Encoded pictures, [N] or [N, 1], fit where pixels are expected. A tensor without elements needs no bytes, so that its
-    other sides could be anything.
+    Encoded pictures, [N] or [N, 1], fit where pixels are expected. A tensor without elements needs no bytes, so that
+    its other sides could be anything.
 
     Args:
         spec: The input.
