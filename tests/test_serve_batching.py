@@ -929,3 +929,28 @@ def test_threads_that_compute_let_the_event_loop_go_first() -> None:
     asyncio.run(scene())
     assert seen == [max(own, COMPUTING)]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
+
+
+def test_requests_of_too_many_rows_are_refused_before_they_are_cut() -> None:
+    """A shape of some bytes can say [1000000000000, 0]."""
+
+    async def scene(batcher: Batcher, _: Workers) -> None:
+        for inputs in ({"x": np.zeros([10**12, 0], "float32")}, rows_of(*[1.0] * 8193)):
+            refusal = await refused(ask(batcher, inputs))
+            assert (refusal.code, refusal.message[:34]) == (Code.INVALID_ARGUMENT, "A request can have 8192 rows at mo")
+        assert (await ask(batcher, rows_of(*[1.0] * 8192)))["y"].shape == (8192, 2)
+
+    play(scene, Model(), max_batch=2)
+
+
+def test_fault_20_halves_that_do_not_fit_together_fail_alone_and_the_worker_goes_on() -> None:
+    def run(_: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if len(inputs["x"]) > 2:
+            raise Refusal(Code.RESOURCE_EXHAUSTED, "The model ran out of memory.")
+        return {"y": np.zeros([len(inputs["x"]), int(inputs["x"][0, 0])])}  # as wide as the first number says
+
+    async def scene(batcher: Batcher, _: Workers) -> None:
+        assert (await refused(ask(batcher, rows_of(1, 1, 2, 2)))).code is Code.INTERNAL
+        assert (await ask(batcher, rows_of(3)))["y"].shape == (1, 3)
+
+    play(scene, run)

@@ -225,6 +225,7 @@ def test_a_tensor_without_rows_has_its_shape() -> None:
     [
         ([[1, 2], [3]], "element: 1 of 'instances' list. Error: Expecting tensor size: 2 but got: 1"),
         ([[[1, 2]], [[1], [2]]], "element: 1 of 'instances' list. Error: Expecting shape [1,2] but got: [2,1]"),
+        ([json.loads("[" * 900 + "1" + "]" * 900)], "Encountered list at unexpected level: 32 expected < 32"),
         ([[1, [2]]], "element: 0 of 'instances' list. Error: Encountered list at unexpected level: 1 expected < 1"),
         ([[[1], 2]], "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 3"),
         ([[[1, 2], [3]]], "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),

@@ -360,3 +360,26 @@ def test_answers_of_the_same_application_without_a_socket_and_with_one_agree(wir
     inside = ask(application, "POST", "/length", content=b"abc")
     outside = httpx.post(f"http://127.0.0.1:{wire.port}/length", content=b"abc")
     assert (inside.status_code, inside.text) == (outside.status_code, outside.text) == (200, "3")
+
+
+def test_connection_is_closed_where_a_body_that_was_not_asked_for_may_never_come(wire: Wire) -> None:
+    """Apache's client, for one, goes on with its next request, which would be taken for the body."""
+    with wire.connect() as client:
+        client.sendall(head("/nowhere", "Content-Length: 3", "Expect: 100-continue"))
+        assert read_answer(client)[0] == 404
+        assert client.recv(1) == b""
+    with wire.connect() as client:
+        client.sendall(head("/length", "Content-Length: 3", "Expect: 100-continue"))
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b"abc")
+        assert read_answer(client) == (200, b"3")
+        client.sendall(head("/length", "Content-Length: 3") + b"abc")
+        assert read_answer(client) == (200, b"3")
+
+
+def test_errors_repeat_no_more_than_a_little_of_a_request(tmp_path: Path) -> None:
+    async def refuse(request: Request) -> Response:
+        raise Refusal(Code.INVALID_ARGUMENT, "x" * 100_000)
+
+    application, _ = bare_application(tmp_path, Route("/refuse", refuse))
+    assert len(ask(application, "GET", "/refuse").content) < 3000

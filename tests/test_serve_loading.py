@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -379,3 +380,27 @@ def test_models_that_refuse_the_warm_up_are_served(models: Path, load: Callable[
     servable = load(models / "half/123", max_batch=1)
     with pytest.raises(Refusal):
         servable.signature("missing")
+
+
+def test_recorded_requests_without_answers_let_no_wrong_runner_through(
+    tmp_path: Path, load: Callable[..., Servable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What TensorFlow Serving's warm-up needs; TensorFlow's answers are what the others must agree with."""
+    logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    folder = half_plus_two(tmp_path / "1")
+    log = logs.PredictionLog()
+    log.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto([4.0]))
+    (folder / "assets.extra").mkdir()
+    with tf.io.TFRecordWriter(str(folder / "assets.extra/tf_serving_warmup_requests")) as file:
+        file.write(log.SerializeToString())
+    other = TensorFlowRunner(half_plus_two(tmp_path / "2", two=3.0))
+    asked = []
+
+    def candidates(wish: str, tensorflow: TensorFlowRunner, signatures: object, known: bool) -> Iterator[Any]:
+        asked.append(known)
+        other.name = "wrong"
+        yield "float32", other
+
+    monkeypatch.setattr(choosing, "_candidates", candidates)
+    assert load(folder).runner.name == "tensorflow"
+    assert asked == [False]  # nothing tells how far a lower precision is off

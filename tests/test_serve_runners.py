@@ -396,3 +396,30 @@ def test_openvino_is_chosen_where_asked_for(models: Path, decoders: ThreadPoolEx
 def test_half_plus_two_with_other_numbers(tmp_path: Path) -> None:
     runner = TensorFlowRunner(half_plus_two(tmp_path / "1", half=3.0, two=-1.0))
     assert runner.run("serving_default", {"x": np.array([2], "float32")})["y"].tolist() == [5.0]
+
+
+def test_what_is_not_batched_needs_room_too(loaded: Servable) -> None:
+    """The threads that compute it have a queue without bounds."""
+    inputs = {"image_bytes": np.array(picture(), object)}
+    assert ask(loaded, "decode", inputs)["image"].shape == (8, 8, 3)
+    with loaded.batcher.reserve(loaded.settings.most_queued_rows, 0):
+        assert refusal(loaded, "decode", inputs).code is Code.UNAVAILABLE
+
+
+def test_fault_08_small_files_of_large_pictures_are_limited_together(
+    tmp_path: Path, decoders: ThreadPoolExecutor
+) -> None:
+    """Of a model of others that takes pictures of any size: nothing makes them smaller before they are joined."""
+    module = tf.Module()
+    pixels = tf.TensorSpec([None, None, None, 3], tf.float32, name="image")
+    module.mean = tf.function(lambda image: {"y": tf.reduce_mean(image, [1, 2, 3])}, input_signature=[pixels])
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures=module.mean)
+    model = servable(tmp_path / "1", decoders, queue_bytes=50_000)
+    large = picture(size=(60, 60))  # 43,200 bytes of float32
+    for count in (1, 2):
+        inputs = {"image": np.array([large] * count, object)}
+        if count == 1:
+            assert ask(model, None, inputs)["y"].shape == (1,)
+        else:
+            refused = refusal(model, None, inputs)
+            assert (refused.code, "more than 50,000 bytes of pixels" in refused.message) == (Code.TOO_LARGE, True)

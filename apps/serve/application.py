@@ -126,7 +126,8 @@ class Gate:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 headers = [*message.get("headers", ()), (b"x-request-id", exchange.id.encode())]
-                if state.draining:
+                # A client that was not told to send its body need not, and the next request would be taken for it.
+                if state.draining or (b"expect" in header and exchange.body is None):
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
             await send(message)

@@ -76,7 +76,7 @@ class Batch:
         try:
             for part, answer in self._answers(self.parts):
                 self.answers[part] = answer
-        except MemoryError as error:  # not of the model, but of joining what it gave
+        except Exception as error:  # not of the model, but of joining what it gave: no memory, halves that do not fit
             self.answers |= {part: as_refusal(error) for part in self.parts if part not in self.answers}
 
     def _answers(self, parts: Sequence[Part]) -> Iterator[tuple[Part, Outputs | Refusal]]:

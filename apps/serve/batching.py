@@ -18,6 +18,8 @@ from apps.serve.batch import Batch, Key, Outputs, Part, Tensors, cut, join, row_
 from apps.serve.errors import Code, Refusal, invalid
 from apps.serve.settings import Settings
 
+MOST_PARTS = 4096  # of one request; so many are made in some 50 ms, while nobody else is answered
+
 
 @dataclass(frozen=True)
 class BatchDone:
@@ -119,7 +121,8 @@ class Batcher:
     at a time; such groups take turns. The last row is repeated up to the next of `settings.batch_sizes`, and what comes
     of it is cut off.
 
-    * A request with more rows than `max_batch` is computed in parts; where nothing waits it is let in at any size.
+    * A request with more rows than `max_batch` is computed in parts, `MOST_PARTS` at most; where nothing waits it is
+      let in at any size.
     * One without rows is computed with a row of zeros (or of an empty string) for its outputs' inner shapes and dtypes.
     * Where a batch fails, each of its requests is tried once more alone, so that only the culprit's fails; where memory
       runs out, in halves, down to single rows.
@@ -163,8 +166,9 @@ class Batcher:
             deadline: By the event loop's clock; passed, the rows are dropped.
 
         Raises:
-            Refusal: UNAVAILABLE where the queue is full, at once; DEADLINE_EXCEEDED, at the deadline; INTERNAL for an
-                exception that is no refusal; or whatever `run` raised for these rows.
+            Refusal: INVALID_ARGUMENT for too many rows; UNAVAILABLE where the queue is full, at once;
+                DEADLINE_EXCEEDED, at the deadline; INTERNAL for an exception that is no refusal; or whatever `run`
+                raised for these rows.
         """
         sides = {value.shape[:1] for value in inputs.values()}
         if len(sides) != 1 or () in sides:
@@ -262,6 +266,8 @@ class Batcher:
         most, now, answer = self._settings.max_batch, time.monotonic(), asyncio.get_running_loop().create_future
         if rows <= most:
             return [Part(key, inputs, max(rows, 1), size_of(inputs), now, deadline, answer(), whole=rows > 0)]
+        if rows > most * MOST_PARTS:
+            raise invalid(f"A request can have {most * MOST_PARTS} rows at most. Received: {rows}.")
         cuts = [cut(inputs, start, start + most) for start in range(0, rows, most)]
         counts = [min(most, rows - start) for start in range(0, rows, most)]
         return [

@@ -41,7 +41,7 @@ def choose(
         label: What the log calls the version: "digits 3".
         tensorflow: The loaded version.
         signatures: Of it.
-        examples: With recorded answers; without any, numbers of any kind take their place.
+        examples: With recorded answers or without; without any example, numbers of any kind take their place.
         settings: The server's.
 
     Raises:
@@ -51,7 +51,13 @@ def choose(
     most = settings.max_batch
     if problem := wrong(tensorflow, examples, signatures, "float32", most):
         raise ValueError(problem)
-    known = bool(examples)
+    known = any(example.outputs is not None for example in examples)
+    examples = [  # records of requests alone: the others must agree with TensorFlow on these too
+        example
+        if example.outputs is not None
+        else replace(example, outputs=answer(tensorflow, example, signatures[example.signature], most))
+        for example in examples
+    ]
     examples = [*examples, *_answered(tensorflow, signatures, examples, settings)]
     agreeing: list[Runner] = []
     for precision, runner in _candidates(settings.runner, tensorflow, signatures, known):

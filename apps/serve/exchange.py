@@ -18,6 +18,7 @@ Answer = TypeVar("Answer")
 
 WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 KEY = "kerascnn.exchange"
+LONGEST_MESSAGE = 2000  # characters of an error: names that a client made up can be as long as its body
 
 
 class Exchange:
@@ -201,4 +202,4 @@ def refusal_response(request: Request, refusal: Refusal) -> Response:
         headers["Connection"] = "close"
     if refusal.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = 'Bearer realm="kerascnn"'
-    return error_response(status, refusal.message, headers)
+    return error_response(status, refusal.message[:LONGEST_MESSAGE], headers)

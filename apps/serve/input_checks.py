@@ -1,11 +1,15 @@
 """Whether what a client sends fits a signature, seen before its data are read."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
 from apps.serve.errors import invalid
 from apps.serve.signature import Signature, TensorSpec
+
+# That a tensor without any would have if its sides of zero were one: batches without rows are computed with a row.
+MOST_ABSENT = 1 << 22
 
 
 def check_names(signature: Signature, names: Collection[str]) -> None:
@@ -26,7 +30,8 @@ def check_names(signature: Signature, names: Collection[str]) -> None:
 def check_tensor(spec: TensorSpec, dtype: np.dtype, shape: tuple[int, ...], spell: Callable[[np.dtype], str]) -> None:
     """Refuse a tensor by its dtype and shape.
 
-    Encoded pictures, [N] or [N, 1], fit where pixels are expected.
+    Encoded pictures, [N] or [N, 1], fit where pixels are expected. A tensor without elements needs no bytes, so that
+    its other sides could be anything.
 
     Args:
         spec: The input.
@@ -37,6 +42,8 @@ def check_tensor(spec: TensorSpec, dtype: np.dtype, shape: tuple[int, ...], spel
     Raises:
         Refusal: INVALID_ARGUMENT.
     """
+    if 0 in shape and math.prod(side or 1 for side in shape) > MOST_ABSENT:
+        raise invalid(f"Input '{spec.name}' has no elements, but sides that are too large: {list(shape[:8])}.")
     if spec.is_pictures and dtype.kind == "O":
         if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
             return

@@ -18,6 +18,7 @@ from apps.serve.input_checks import check_rows
 from apps.serve.json_text import dump_json, parse_json
 from apps.serve.signature import Signature, TensorSpec
 
+MOST_SIDES = 32  # of a tensor; TensorFlow has up to 254, NumPy 64
 SHOWN = 200  # characters of a value that an error message repeats
 # What TensorFlow calls the types of NumPy.
 TYPE_NAMES = {"float32": "float", "float64": "double", "object": "string", "float16": "half"}
@@ -191,6 +192,8 @@ def json_tensor(value: Any, spec: TensorSpec) -> np.ndarray:
         sizes = {len(part) if type(part) is list else -1 for part in level}
         if len(sizes) > 1:
             raise _ragged(level, len(shape))
+        if len(shape) == MOST_SIDES:
+            raise invalid(f"Encountered list at unexpected level: {MOST_SIDES} expected < {MOST_SIDES}")
         shape.append(sizes.pop())
         level = list(chain.from_iterable(level))
     kinds = set(map(type, level))

@@ -244,9 +244,10 @@ def _model(request: Request, api: str) -> tuple[str, int | None]:
     name_request(request, name, api)
     if given is None:
         return name, None
-    if not re.fullmatch("0*[0-9]{1,19}", given) or int(given.lstrip("0") or "0") > INT64:
+    digits = given.lstrip("0") or "0"  # Python refuses to read thousands of zeros
+    if not re.fullmatch("[0-9]{1,19}", digits) or int(digits) > INT64:
         raise invalid(f"Failed to convert version: {given[:60]} to numeric.")
-    return name, int(given)
+    return name, int(digits)
 
 
 def _header_length(request: Request) -> int | None:

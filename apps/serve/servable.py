@@ -1,13 +1,14 @@
 """One loaded version of a model, as the protocols see it."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
+from apps.serve.batch import size_of
 from apps.serve.batching import Batcher
 from apps.serve.decoding import DAMAGED, decode_rgb
 from apps.serve.errors import Code, Refusal, invalid
@@ -107,7 +108,8 @@ class Servable:
             return await self.batcher.submit(name, inputs, deadline)
         if name == DECODE:
             check_picture(inputs["image_bytes"].item(), self.settings)
-        return await self._in_thread(deadline, self.runner.run, name, inputs)
+        with self.batcher.reserve(1, size_of(inputs)):  # the threads' queue has no bounds of its own
+            return await self._in_thread(deadline, self.runner.run, name, inputs)
 
     def _has_networks_size(self, inputs: Mapping[str, np.ndarray]) -> bool:
         """Whether `serving_sized` takes these inputs of `serving_default`."""
@@ -132,28 +134,26 @@ class Servable:
         if not len(pictures):
             return np.zeros([0, *(side or 1 for side in self._decoded_shape(spec))], spec.dtype)
         parts: list[np.ndarray] = []
+        decoded = 0  # bytes
+
+        async def one(data: bytes, place: int | None) -> np.ndarray:
+            nonlocal decoded
+            pixels = await self._in_thread(deadline, self._decode_one, data, spec, place)
+            decoded += pixels.nbytes
+            if decoded > max(self.settings.queue_bytes, pixels.nbytes):  # without `decode` nothing makes them smaller
+                message = f"The pictures of this request have more than {self.settings.queue_bytes:,} bytes of pixels."
+                raise Refusal(Code.TOO_LARGE, message)
+            return pixels
+
         places: Sequence[int | None] = range(len(pictures)) if len(pictures) > 1 else [None]  # for errors
         # Pictures that are being decoded take room in the queue already: what is refused has not been decoded in vain.
         with self.batcher.reserve(len(pictures), sum(map(len, pictures))):
             for start in range(0, len(pictures), AT_A_TIME):
                 some = slice(start, start + AT_A_TIME)
-                parts += await self._decode_some(pictures[some], places[some], spec, deadline)
+                parts += await _all_or_none(map(one, pictures[some], places[some]))
         if len({part.shape for part in parts}) > 1:
             raise invalid("The pictures have different sizes, and this model brings no way of resizing.")
         return parts[0][None] if len(parts) == 1 else np.stack(parts)
-
-    async def _decode_some(
-        self, pictures: np.ndarray, places: Sequence[int | None], spec: TensorSpec, deadline: float
-    ) -> list[np.ndarray]:
-        tasks = [
-            asyncio.ensure_future(self._in_thread(deadline, self._decode_one, data, spec, place))
-            for data, place in zip(pictures, places, strict=True)
-        ]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:  # those of a request that is refused or given up need not begin
-                task.cancel()
 
     def _decoded_shape(self, spec: TensorSpec) -> tuple[int | None, ...]:
         signature = self.signatures.get(DECODE)
@@ -180,6 +180,15 @@ class Servable:
                 raise
             raise invalid(DAMAGED) from refusal
         return pixels.astype(spec.dtype, copy=False)
+
+
+async def _all_or_none(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:  # those of a request that is refused or given up need not begin
+            task.cancel()
 
 
 def validate(signature: Signature, inputs: Mapping[str, np.ndarray]) -> None:
