@@ -158,7 +158,8 @@ class Gate:
             given = _token(header.get(b"authorization", b""))
             if not hmac.compare_digest(given, self._token):
                 return Refusal(Code.UNAUTHENTICATED, "A token is needed: `Authorization: Bearer TOKEN`.")
-        if header.get(b"sec-fetch-site") == b"cross-site" and scope["method"] not in ("GET", "HEAD"):
+        elsewhere = header.get(b"sec-fetch-site") in (b"cross-site", b"same-site")  # another port is the same site
+        if elsewhere and scope["method"] not in ("GET", "HEAD"):
             return Refusal(Code.PERMISSION_DENIED, "Pages of other sites may not use this server.")
         return None
 
