@@ -345,6 +345,24 @@ def test_command_refuses_what_cannot_work_in_one_line(
     assert "spaces" in run_here("serve", "models", "--port", 0).stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "terminal", "format"),
+    [((), True, "text"), ((), False, "json"), (("--log-format", "json"), True, "json")],
+)
+def test_log_is_text_for_a_person_at_a_terminal_and_json_for_programs(
+    run_here: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    terminal: bool,
+    format: str,
+) -> None:
+    told: list[Settings] = []
+    monkeypatch.setattr("apps.serve.server.serve", told.append)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    assert run_here("serve", ".", *options).returncode == 0
+    assert [settings.log_format for settings in told] == [format]
+
+
 def test_every_option_of_the_command_has_a_help_text() -> None:
     import typer
 
