@@ -20,7 +20,7 @@ from apps.serve.servable import DECODE
 
 LOG = logging.getLogger(__name__)
 LONGEST_MESSAGE = 300  # characters of TensorFlow's words that a client is told
-# What TensorFlow and OpenVINO add to a message: names of graph nodes, where they were made, what the user would have to switch on.
+# What TensorFlow and OpenVINO add to a message: names of graph nodes, where they were made, what to switch on.
 _NOISE = re.compile(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\(defined at .*?\)|Graph execution error:", re.DOTALL)
 _TRACE = re.compile(
     r"^\s*(Detected at node|File \"|<stack traces|node:? |\d+ (root error|successful)|\(\d+\)|Exception from |Check ')",
