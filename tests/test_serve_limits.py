@@ -336,7 +336,7 @@ def test_command_refuses_what_cannot_work_in_one_line(
         port = taken.getsockname()[1]
         busy = run_here("serve", "models", "--port", port)
     assert (busy.returncode, busy.stdout) == (2, "")
-    assert f"127.0.0.1, port {port}, cannot be listened on: " in busy.stderr
+    assert f"127.0.0.1, port {port}, cannot be listened on: Address already in use. " in busy.stderr
     assert "--port" in busy.stderr
     assert busy.stderr.count("\n") == 1
     lost = run_here("serve", "models", "--port", 0, "--token-file", "lost")
