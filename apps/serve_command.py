@@ -1,6 +1,7 @@
 """The command `kerascnn serve`: its options, and where its token comes from."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -124,8 +125,13 @@ def serve(
         ),
     ] = None,
     log_format: Annotated[
-        str, typer.Option(help="Lines on standard error: `json` or `text`.", rich_help_panel=ACCESS)
-    ] = "json",
+        str | None,
+        typer.Option(
+            help="Lines on standard error: `json` or `text`.",
+            show_default="text on a terminal, else json",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No line for each request.", rich_help_panel=ACCESS)] = False,
     debug: Debug = False,
 ) -> None:
@@ -163,11 +169,11 @@ def serve(
         token=_read_token(token_file),
         certificate=certificate,
         key=key,
-        log_format=log_format,
+        log_format=log_format or ("text" if sys.stderr.isatty() else "json"),
         log_requests=not quiet,
     )
     settings.check()
-    import_tensorflow(debug)
+    import_tensorflow(debug, devices=False)  # the server sets threads and memory first
     from apps.serve.server import serve as run
 
     run(settings)

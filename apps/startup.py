@@ -17,15 +17,21 @@ def share_processor(processes: int) -> None:
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
-def import_tensorflow(debug: bool = False) -> ModuleType:
-    """TensorFlow, with its devices listed; what its C++ parts print meanwhile is dropped unless `debug`."""
+def import_tensorflow(debug: bool = False, devices: bool = True) -> ModuleType:
+    """TensorFlow; what its C++ parts print meanwhile is dropped unless `debug`.
+
+    Args:
+        debug: Shows it.
+        devices: Lists the devices, which prints most; afterwards threads and a GPU's memory can no longer be set.
+    """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with silent(not debug):
         import tensorflow as tf
 
-        tf.config.list_logical_devices()
+        if devices:
+            tf.config.list_logical_devices()
     # Python's last garbage collections would walk through all of TensorFlow, 2 s at the end of every command.
     atexit.register(gc.freeze)
     return tf

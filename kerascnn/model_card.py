@@ -51,13 +51,14 @@ def _inside(metadata: Mapping[str, Any]) -> Iterator[str]:
     yield "## What is inside"
     yield ""
     yield "- `serving_bytes` takes encoded pictures, `serving_default` uint8 pixels [N, height, width, 3] of any size."
-    yield f"- Decoding, EXIF rotation, resizing to {height}x{width} (height x width), normalisation are in the graph."
+    yield f"- Decoding, EXIF rotation, resizing to {height}x{width} (height x width) and normalisation are inside."
     if one := metadata.get("classifier"):
         count = one["networks"]
         several = f"{count} networks, their probabilities averaged" if count > 1 else "One network"
         yield (
-            f"- {several}: `{one['network']}`, {one['parameters']:,} parameters, {one['batch_norm_layers']} layers of "
-            f"BatchNorm (folded into others where there are none), computed in {one['precision']}."
+            f"- {several}: `{one['network']}`, {one['parameters']:,} parameters, "
+            f"{one['batch_norm_layers'] or 'no'} layers of BatchNorm that are not folded into others, "
+            f"computed in {one['precision']}."
         )
         views = [
             *(["its mirror image"] if one["mirror"] else []),

@@ -336,13 +336,31 @@ def test_command_refuses_what_cannot_work_in_one_line(
         port = taken.getsockname()[1]
         busy = run_here("serve", "models", "--port", port)
     assert (busy.returncode, busy.stdout) == (2, "")
-    assert f"127.0.0.1, port {port}, cannot be listened on: " in busy.stderr
+    assert f"127.0.0.1, port {port}, cannot be listened on: Address already in use. " in busy.stderr
     assert "--port" in busy.stderr
     assert busy.stderr.count("\n") == 1
     lost = run_here("serve", "models", "--port", 0, "--token-file", "lost")
     assert (lost.returncode, lost.stderr.count("\n")) == (2, 1)
     monkeypatch.setenv("KERASCNN_TOKEN", "two words")
     assert "spaces" in run_here("serve", "models", "--port", 0).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "terminal", "format"),
+    [((), True, "text"), ((), False, "json"), (("--log-format", "json"), True, "json")],
+)
+def test_log_is_text_for_a_person_at_a_terminal_and_json_for_programs(
+    run_here: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    terminal: bool,
+    format: str,
+) -> None:
+    told: list[Settings] = []
+    monkeypatch.setattr("apps.serve.server.serve", told.append)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    assert run_here("serve", ".", *options).returncode == 0
+    assert [settings.log_format for settings in told] == [format]
 
 
 def test_every_option_of_the_command_has_a_help_text() -> None:

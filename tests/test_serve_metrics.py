@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
@@ -155,6 +156,25 @@ def test_every_request_is_one_line_of_json(tmp_path: Path) -> None:
     }
     assert 0 <= first["ms"] < 60_000
     assert (second["status"], second["model"], second["path"]) == (404, '\nevil"', "/unknown/%0Aevil%22")
+
+
+def test_time_of_a_request_is_exact_on_uvloop_too(tmp_path: Path) -> None:
+    """Its clock has whole milliseconds alone."""
+    uvloop = pytest.importorskip("uvloop")
+    with log_to_file(tmp_path / "log") as log:
+        application, _ = bare_application(tmp_path, *ROUTES, log=log)
+
+        async def send() -> None:
+            transport = httpx.ASGITransport(application)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                for _ in range(8):
+                    await client.post("/known", content=b"abc")
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(send())
+    times = [json.loads(line)["ms"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert len(times) == 8
+    assert any(time % 1 for time in times)
 
 
 @pytest.mark.parametrize(

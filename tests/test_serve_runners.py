@@ -246,6 +246,28 @@ def test_types_that_openvino_narrows_and_functions_that_count_are_left_to_tensor
     assert convert(TensorFlowRunner(tmp_path), read_signatures(tmp_path)) == {}
 
 
+def test_what_openvino_converts_but_cannot_compile_is_served_by_tensorflow(
+    models: Path, decoders: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as networks exported in bfloat16; the reason is told without places in OpenVINO's source."""
+    pytest.importorskip("openvino")
+    from apps.serve import openvino_runner
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(
+            "Exception from src/inference/src/cpp/core.cpp:117:\nException from src/inference/src/dev/plugin.cpp:54:\n"
+            "Check 'newNode' failed at src/plugins/intel_cpu/src/node.cpp:1626:\n"
+            "Unsupported operation of type: Convert name: Transpose_439\nDetails:\nException from src/x.cpp:61:\n"
+        )
+
+    monkeypatch.setattr(openvino_runner, "_Compiled", fail)
+    for wish in ("auto", "openvino"):
+        caplog.clear()
+        assert servable(models / "tiny/1", decoders, runner=wish).runner.name.startswith("tensorflow")
+        reason = "OpenVINO cannot compile it: Unsupported operation of type: Convert name: Transpose_439"
+        assert f"m 1: {reason}" in caplog.messages
+
+
 # Names, cores
 
 

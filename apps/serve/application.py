@@ -119,6 +119,7 @@ class Gate:
         loop, state = asyncio.get_running_loop(), scope["app"].state
         header = dict(scope["headers"])
         sent_id = header.get(b"x-request-id", b"")
+        begun = time.perf_counter()  # the event loop's own clock may have whole milliseconds alone, as uvloop's
         exchange = Exchange(loop.time(), sent_id.decode() if SANE_ID.fullmatch(sent_id) else next(self._ids))
         scope[KEY] = exchange
 
@@ -151,7 +152,7 @@ class Gate:
             await error_response(500, f"Internal error. Request id {exchange.id}.")(scope, receive, answer)
         finally:
             state.received -= exchange.received
-            self._count(scope, exchange, loop.time() - exchange.start)
+            self._count(scope, exchange, time.perf_counter() - begun)
 
     def _refusal(self, scope: Scope, header: dict[bytes, bytes]) -> Refusal | None:
         if self._token is not None and scope["path"] not in OPEN_PATHS:

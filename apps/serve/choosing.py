@@ -16,7 +16,7 @@ from apps.serve.runner import Runner, check_runner_name, has_openvino
 from apps.serve.servable import DEFAULT, SIZED
 from apps.serve.settings import Settings
 from apps.serve.signature import Signature
-from apps.serve.tensorflow_runner import TensorFlowRunner, on_gpu
+from apps.serve.tensorflow_runner import TensorFlowRunner, on_gpu, plain_message
 
 LOG = logging.getLogger(__name__)
 MEASURED_ROWS = 8  # at a time, and 1
@@ -60,7 +60,7 @@ def choose(
     ]
     examples = [*examples, *_answered(tensorflow, signatures, examples, settings)]
     agreeing: list[Runner] = []
-    for precision, runner in _candidates(settings.runner, tensorflow, signatures, known):
+    for precision, runner in _candidates(label, settings.runner, tensorflow, signatures, known):
         problem = None if runner is tensorflow else wrong(runner, examples, signatures, precision, most)
         if problem:
             LOG.warning("%s: %s is not used: %s", label, runner.name, problem)
@@ -125,7 +125,7 @@ class _Once:
 
 
 def _candidates(
-    wish: str, tensorflow: TensorFlowRunner, signatures: Mapping[str, Signature], known: bool
+    label: str, wish: str, tensorflow: TensorFlowRunner, signatures: Mapping[str, Signature], known: bool
 ) -> Iterator[tuple[str, Runner]]:
     """(precision, runner), the most exact first, TensorFlow before OpenVINO."""
     lower = known and has_bfloat16()
@@ -137,7 +137,13 @@ def _candidates(
 
         models = convert(tensorflow, signatures)
         if models:
-            yield "float32", OpenVINORunner(models, signatures, tensorflow)
+            try:
+                compiled = OpenVINORunner(models, signatures, tensorflow)
+            except RuntimeError as error:  # converted, but its operations or types are not all there for this processor
+                LOG.warning("%s: OpenVINO cannot compile it: %s", label, plain_message(error))
+                models = {}
+            else:
+                yield "float32", compiled
     if wish != "openvino" and (lower or (known and on_gpu())) and (reduced := tensorflow.in_reduced_precision()):
         yield reduced.precision, reduced
     if models and lower:

@@ -8,6 +8,7 @@ import hmac
 import importlib.util
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,9 +97,9 @@ class _Service:
         """A method of the service: within its deadline, for those who have the token, errors as statuses, counted."""
 
         async def method(request: Any, context: Any) -> Any:
-            loop = asyncio.get_running_loop()
-            start, remaining = loop.time(), context.time_remaining()
-            deadline = start + min(self._settings.request_seconds, math.inf if remaining is None else remaining)
+            begun, remaining = time.perf_counter(), context.time_remaining()
+            now = asyncio.get_running_loop().time()
+            deadline = now + min(self._settings.request_seconds, math.inf if remaining is None else remaining)
             reply, refusal = None, Refusal(Code.CANCELLED, "The client has left.")
             try:
                 self._authorise(context)
@@ -115,7 +116,7 @@ class _Service:
                 name = request.model_spec.name if hasattr(request, "model_spec") else ""
                 status = refusal.code.name if reply is None else "OK"
                 known = name if reply is not None or name in self._repository.names() else ""
-                self._metrics.request(known, "GRPC", api, status, loop.time() - start)
+                self._metrics.request(known, "GRPC", api, status, time.perf_counter() - begun)
             if reply is None:
                 await self._abort(context, refusal)
             return reply

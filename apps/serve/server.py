@@ -199,8 +199,9 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # Python says the address once more
         raise ValueError(
-            f"{settings.host}, port {settings.port}, cannot be listened on: {error.strerror or error}. "
+            f"{settings.host}, port {settings.port}, cannot be listened on: {reason}. "
             "Choose others by --host and --port (0 takes a free one)."
         ) from error
 

@@ -87,7 +87,7 @@ class Settings:
         if not self.folder.is_dir():
             raise FileNotFoundError(
                 f"There is no folder {self.folder}; a folder with NAME/VERSION/saved_model.pb is expected "
-                "(`kerascnn export RUN` makes one)."
+                "(`kerascnn compete DATA` makes one)."
             )
         for name, path in (("certificate", self.certificate), ("key", self.key)):
             if path is not None and not path.is_file():

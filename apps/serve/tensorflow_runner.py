@@ -20,9 +20,12 @@ from apps.serve.servable import DECODE
 
 LOG = logging.getLogger(__name__)
 LONGEST_MESSAGE = 300  # characters of TensorFlow's words that a client is told
-# What TensorFlow adds to a message: names of graph nodes, where they were made, what the user would have to switch on.
+# What TensorFlow and OpenVINO add to a message: names of graph nodes, where they were made, what to switch on.
 _NOISE = re.compile(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\(defined at .*?\)|Graph execution error:", re.DOTALL)
-_TRACE = re.compile(r"^\s*(Detected at node|File \"|<stack traces|node:? |\d+ (root error|successful)|\(\d+\))", re.M)
+_TRACE = re.compile(
+    r"^\s*(Detected at node|File \"|<stack traces|node:? |\d+ (root error|successful)|\(\d+\)|Exception from |Check ')",
+    re.M,
+)
 _PATH = re.compile(r"(?:\w+:)?(?:/[\w.@+-]+){2,}/?")
 _PREPARING = threading.Lock()
 
@@ -172,7 +175,7 @@ def give_memory_back() -> None:
 
 
 def plain_message(error: BaseException) -> str:
-    """What went wrong in TensorFlow's words, without node names, traces and paths; one line.
+    """What went wrong in TensorFlow's or OpenVINO's words, without node names, traces and paths; one line.
 
     >>> plain_message(ValueError("{{function_node f}} Incompatible shapes: [2] vs. [3]\\n [[{{node f/mul}}]] [Op:f]"))
     'Incompatible shapes: [2] vs. [3]'
