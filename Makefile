@@ -11,7 +11,8 @@ ON_JAX := callbacks kerascnn $(addprefix tests/test_,$(addsuffix .py,alarms arch
 	hardest steps throughput training weight_average whitening))
 
 # What is skipped without the extras: other runtimes, other projects' clients, a browser, Ray.
-WITH_EXTRAS := $(addprefix tests/test_,$(addsuffix .py,export_formats serve_runners serve_grpc serve_clients serve_browser serve_ray))
+WITH_EXTRAS := $(addprefix tests/test_,$(addsuffix .py,export_command export_formats warmup_requests \
+	serve_browser serve_clients serve_growing serve_grpc serve_loading serve_ray serve_runners))
 
 .PHONY: help demo test test-extras test-slow bench setup lint
 
