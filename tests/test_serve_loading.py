@@ -275,7 +275,7 @@ def test_the_fastest_that_agrees_is_chosen_and_said(
     """The speeds are given, so that the choice does not depend on the machine."""
     given = {"tensorflow": [10.0, 10.0], "quick": [100.0, 100.0], "wrong": [1000.0, 1000.0]}
 
-    def candidates(wish: str, runner: TensorFlowRunner, *_: object) -> Iterator[tuple[str, object]]:
+    def candidates(label: str, wish: str, runner: TensorFlowRunner, *_: object) -> Iterator[tuple[str, object]]:
         yield "float32", runner
         yield "float32", Wrapped(runner, "quick", lambda value: value)
         yield "bfloat16", Wrapped(runner, "wrong", lambda value: value + 0.1 if value.dtype == np.float32 else value)
@@ -396,7 +396,7 @@ def test_recorded_requests_without_answers_let_no_wrong_runner_through(
     other = TensorFlowRunner(half_plus_two(tmp_path / "2", two=3.0))
     asked = []
 
-    def candidates(wish: str, tensorflow: TensorFlowRunner, signatures: object, known: bool) -> Iterator[Any]:
+    def candidates(label: str, wish: str, runner: TensorFlowRunner, signatures: object, known: bool) -> Iterator[Any]:
         asked.append(known)
         other.name = "wrong"
         yield "float32", other
