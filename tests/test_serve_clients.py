@@ -34,7 +34,7 @@ def test_curl_sends_a_picture_as_it_is(server: Server, photograph: Path) -> None
     assert [output["name"] for output in typed["outputs"]] == list(CLASSES)
     for output in typed["outputs"]:
         assert output["shape"] == [1, len(CLASSES[output["name"]])]
-        assert sum(output["data"]) == pytest.approx(1)
+        assert sum(output["data"]) == pytest.approx(1, abs=0.02)  # in bfloat16, where that was the faster
     broken = photograph.with_name("broken.jpg")
     broken.write_bytes(photograph.read_bytes()[:300])
     assert curl(url, "--data-binary", f"@{broken}", "-H", "Content-Type: image/jpeg").keys() == {"error"}

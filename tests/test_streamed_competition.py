@@ -176,7 +176,7 @@ def test_benchmark_writes_its_figures(run_here, tmp_path, monkeypatch) -> None:
     unknown = run_here("bench", "pipelin")
     assert unknown.returncode == 2
     assert (
-        "There is no benchmark 'pipelin'. Benchmarks: pipeline, callbacks, networks, building, train, step."
+        "There is no benchmark 'pipelin'. Benchmarks: pipeline, callbacks, networks, building, train, step, serve."
         in unknown.stderr
     )
 
