@@ -30,6 +30,9 @@ def serve(
     runner: Annotated[
         str, typer.Option(help="`tensorflow`, `openvino`, or `auto`: measured at load, the fastest that agrees.")
     ] = "auto",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Never compute in bfloat16 or float16 because that is faster.")
+    ] = False,
     poll_seconds: Annotated[
         float, typer.Option(min=0, help="How often the folder is looked at for new versions; 0: once, at the start.")
     ] = 1.0,
@@ -147,6 +150,7 @@ def serve(
         port=port,
         grpc_port=grpc_port,
         runner=runner,
+        exact=exact,
         max_batch=max_batch,
         max_wait=max_wait,
         workers=workers,

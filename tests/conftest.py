@@ -128,5 +128,5 @@ def server(models: Path) -> Iterator["Server"]:
     """A real server of `models`, shared: leave it as it is."""
     from serving_examples import Server
 
-    with Server(models) as server:
+    with Server(models, "--exact") as server:
         yield server

@@ -404,3 +404,18 @@ def test_recorded_requests_without_answers_let_no_wrong_runner_through(
     monkeypatch.setattr(choosing, "_candidates", candidates)
     assert load(folder).runner.name == "tensorflow"
     assert asked == [False]  # nothing tells how far a lower precision is off
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_exact_leaves_lower_precisions_out(
+    models: Path, load: Callable[..., Servable], monkeypatch, exact: bool
+) -> None:
+    asked = []
+
+    def candidates(label: str, wish: str, runner: TensorFlowRunner, signatures: object, lower: bool) -> Iterator[Any]:
+        asked.append(lower)
+        yield "float32", runner
+
+    monkeypatch.setattr(choosing, "_candidates", candidates)
+    load(models / "tiny/1", exact=exact)
+    assert asked == [not exact]

@@ -114,3 +114,8 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"kerascnn\[ray\]"):
         app({})
+
+
+@pytest.mark.parametrize(("given", "exact"), [("true", True), (True, True), ("false", False), (False, False)])
+def test_yes_and_no_are_read_as_a_command_line_writes_them(tmp_path: Path, given: object, exact: bool) -> None:
+    assert read_arguments({"models": str(tmp_path), "exact": given})[0].exact is exact

@@ -60,7 +60,7 @@ def choose(
     ]
     examples = [*examples, *_answered(tensorflow, signatures, examples, settings)]
     agreeing: list[Runner] = []
-    for precision, runner in _candidates(label, settings.runner, tensorflow, signatures, known):
+    for precision, runner in _candidates(label, settings.runner, tensorflow, signatures, known and not settings.exact):
         problem = None if runner is tensorflow else wrong(runner, examples, signatures, precision, most)
         if problem:
             LOG.warning("%s: %s is not used: %s", label, runner.name, problem)

@@ -107,6 +107,8 @@ def read_arguments(arguments: Mapping[str, Any]) -> tuple[Settings, int, float]:
             raise ValueError(f"{name} is no argument here; {hint}")
         if name == "formats":
             values[name] = tuple(value.split(",") if isinstance(value, str) else value)
+        elif kinds[name] is bool:
+            values[name] = str(value).lower() in ("true", "yes", "1")
         else:
             values[name] = _number(name, kinds[name], value) if kinds[name] in (int, float) else value
     settings = Settings(folder=Path(folder).resolve(), **values)

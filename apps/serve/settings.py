@@ -22,6 +22,7 @@ class Settings:
         port: Of REST; 0 takes a free one.
         grpc_port: Of gRPC, 0 for a free one; None: no gRPC.
         runner: "tensorflow", "openvino", or "auto" for the fastest that agrees.
+        exact: Compute in the precision of the export, never in bfloat16 or float16 because that is faster.
         max_batch: Rows that are computed together at most; larger requests are split.
         max_wait: How long a worker that is free waits for a fuller batch; 0 never waits.
         workers: Batches computed at the same time; 0: one on a GPU, else up to 2.
@@ -52,6 +53,7 @@ class Settings:
     port: int = 8501
     grpc_port: int | None = None
     runner: str = "auto"
+    exact: bool = False
     max_batch: int = 32
     max_wait: float = 0.0
     workers: int = 0
