@@ -19,7 +19,7 @@ WITH_EXTRAS := $(addprefix tests/test_,$(addsuffix .py,export_command export_for
 
 help:
 	@echo "make demo         train on handwritten digits: submission, expected score, SavedModel, report (2 minutes)"
-	@echo "make test         run the tests of the default installation (about 18 minutes on 2 cores)"
+	@echo "make test         run the tests of the default installation"
 	@echo "make test-extras  test all published weights; install the extras, test them, and on JAX what must hold there too"
 	@echo "make test-slow    all slow tests: what make test shows for one network of each family, for all 56"
 	@echo "make bench        measure speed side by side"
