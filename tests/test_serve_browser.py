@@ -1,7 +1,6 @@
 """The page in a real browser: what a person sees, with a mouse, with the keyboard alone, on a phone."""
 
 import base64
-import importlib.util
 import json
 import os
 import re
@@ -20,7 +19,6 @@ expect = sync_api.expect
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="There is no chromium, chromium-browser or google-chrome here."),
-    pytest.mark.skipif(importlib.util.find_spec("apps.serve.json_tensors") is None, reason="`/v1/` is not whole yet."),
 ]
 RED = {"name": "red.png", "mimeType": "image/png", "buffer": picture((230, 20, 20), (60, 80))}
 DARK = {"name": "dark.png", "mimeType": "image/png", "buffer": picture((0, 0, 0))}

@@ -13,6 +13,7 @@ import pytest
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from apps.serve.errors import Code, Refusal
+from apps.serve.json_answers import outputs_json, predictions_json
 from apps.serve.json_examples import (
     classifications_json,
     pictures,
@@ -24,9 +25,7 @@ from apps.serve.json_examples import (
 from apps.serve.json_tensors import (
     decode_base64,
     json_tensor,
-    outputs_json,
     parse_object,
-    predictions_json,
     request_tensors,
     signature_name,
 )

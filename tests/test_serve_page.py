@@ -1,7 +1,6 @@
 """The page and the description of the interface, without a browser."""
 
 import asyncio
-import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,20 +17,16 @@ from starlette.routing import Match, Route
 
 from apps.serve.application import make_application
 from apps.serve.batching import Workers
+from apps.serve.docs_page import curl, docs_html, operations
 from apps.serve.html_answer import html_answer, read_page
 from apps.serve.loading import load_servable
 from apps.serve.metrics import Metrics
-from apps.serve.openapi import curl, docs_html, document, operations
+from apps.serve.openapi import document
 from apps.serve.repository import AVAILABLE, END, LOADING, Repository, VersionStatus
 from apps.serve.servable import Servable
 from apps.serve.settings import Settings
 
 RAW = {"Inference-Header-Content-Length": "0"}
-MERGED = {
-    "/v1": importlib.util.find_spec("apps.serve.json_tensors") is not None,
-    "/v2": importlib.util.find_spec("apps.serve.rest_v2") is not None,
-    "/m": importlib.util.find_spec("apps.serve.request_log") is not None,
-}
 
 
 class Shelf:
@@ -148,7 +143,6 @@ def test_facts_tell_of_versions_that_load_or_cannot_be_loaded() -> None:
     assert new["loading"]
 
 
-@pytest.mark.skipif(not MERGED["/m"], reason="The token has no gate yet.")
 def test_with_a_token_the_page_comes_without_it_and_its_facts_do_not() -> None:
     """A reader has to see the field for the token, which the page sends in the header."""
     app = application(Shelf([]), token="secret")
@@ -169,17 +163,12 @@ def matching(app: Starlette, path: str, method: str) -> list[Route]:
 def test_every_route_is_described_and_everything_described_is_a_route() -> None:
     app = application(Shelf([]))
     described = list(operations(document()))
-    unmatched = {
-        (path, method)
-        for path, method, _ in described
-        if not matching(app, path, method) and all(merged or not path.startswith(at) for at, merged in MERGED.items())
-    }
+    unmatched = {(path, method) for path, method, _ in described if not matching(app, path, method)}
     assert not unmatched
     reached = {id(matching(app, path, method)[0]) for path, method, _ in described if matching(app, path, method)}
     assert [route.path for route in app.routes if isinstance(route, Route) and id(route) not in reached] == []
 
 
-@pytest.mark.skipif(not MERGED["/v1"], reason="`/v1/` is not whole yet.")
 def test_what_is_described_of_v1_is_understood() -> None:
     """Behind its one route: the paths are none that it calls malformed."""
     settings = Settings()
@@ -248,7 +237,6 @@ def test_curl_lines_of_the_shell() -> None:
     assert shlex.split(raw)[1:5] == ["-H", "Inference-Header-Content-Length: 0", "--data-binary", "@photo.jpg"]
 
 
-@pytest.mark.skipif(not MERGED["/v1"], reason="`/v1/` does not take pictures yet.")
 def test_described_examples_are_answered(server: Any) -> None:
     item = document()["paths"]["/v1/models/{name}:predict"]["post"]
     for example in item["requestBody"]["content"]["application/json"]["examples"].values():
@@ -256,7 +244,6 @@ def test_described_examples_are_answered(server: Any) -> None:
         assert answer.status == 200, answer.body
 
 
-@pytest.mark.skipif(not MERGED["/v2"], reason="`/v2/` is not there yet.")
 def test_described_examples_of_v2_are_answered(server: Any) -> None:
     item = document()["paths"]["/v2/models/{name}/infer"]["post"]
     for example in item["requestBody"]["content"]["application/json"]["examples"].values():

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from apps.serve.errors import invalid
 from apps.serve.exchange import deadline_of, name_request, read_body, while_connected
+from apps.serve.json_answers import outputs_json, predictions_json
 from apps.serve.json_examples import (
     CLASSIFY,
     REGRESS,
@@ -29,7 +30,7 @@ from apps.serve.json_examples import (
     serialized,
     signature_for,
 )
-from apps.serve.json_tensors import Tensors, outputs_json, parse_object, predictions_json, request_tensors
+from apps.serve.json_tensors import Tensors, parse_object, request_tensors
 from apps.serve.json_tensors import signature_name as name_in
 from apps.serve.json_text import dump_json
 from apps.serve.repository import Repository
