@@ -127,7 +127,9 @@ def _read_validation(folder: Path, classes: Mapping[str, list[str]]) -> Validati
             found.answer[head] = np.array([numbers[name] for name in columns[place + 1]], int)
         except KeyError as error:
             raise ValueError(f"{path} has a class {error} that the run does not know: it was changed.") from error
-        values = np.stack([column.astype(float) for column in columns[place + 2 : place + 2 + (len(names) if whole else 1)]])
+        values = np.stack(
+            [column.astype(float) for column in columns[place + 2 : place + 2 + (len(names) if whole else 1)]]
+        )
         found.confidence[head] = values.max(axis=0)
         if found.probabilities is not None:
             found.probabilities[head] = values.T

@@ -96,8 +96,7 @@ def as_picture(pixels: np.ndarray, alternative: str, side: int | None = None) ->
     data = base64.b64encode(file.getvalue()).decode()
     kind = ' class="pixels"' if few else ""
     return Markup(
-        f'<img{kind} alt="{escape(alternative)}" width="{width}" height="{height}" '
-        f'src="data:image/webp;base64,{data}">'
+        f'<img{kind} alt="{escape(alternative)}" width="{width}" height="{height}" src="data:image/webp;base64,{data}">'
     )
 
 
