@@ -24,6 +24,7 @@ from apps.data import keras_names
 from apps.ensemble import Ensemble, flatten, gains, make_ensemble
 from apps.evaluation import Evaluation, HeldOut, evaluate, validation_table
 from apps.export import FOLDED_ON, publish
+from apps.logs import LogFiles
 from apps.lr_find import with_found_rate
 from apps.plan import Plan, make_plan, print_plan
 from apps.report import write_report
@@ -221,17 +222,19 @@ def train_all(
     for fold, (train_index, held_out) in enumerate(plan.splits):
         trained.append([])
         for network in range(recipe.seeds):
+            checkpoints = run_folder.checkpoints_of(run, fold, network, recipe.seeds)
             one = train(
                 replace(recipe, seed=recipe.seed + network),
                 data,
                 train_index,
                 held_out,
-                run_folder.checkpoints_of(run, fold, network, recipe.seeds),
+                checkpoints,
                 console,
                 name_training(fold, len(plan.splits), network, recipe.seeds),
                 resume,
                 checkpoint_seconds=60 * order.checkpoint_minutes,
                 seconds=None if allowed is None else max((allowed - spent) / left, 1.0),
+                logs=LogFiles.of(run / "logs", checkpoints.name, layers=not fold and not network),
             )
             trained[-1].append(one)
             spent, left = spent + one.seconds, left - 1

@@ -1,4 +1,4 @@
-"""Figures for a page: drawings as SVG in the colours of the reader's theme, pictures as WebP; each with words for it."""
+"""Figures for a page: drawings as SVG that follow the theme of the reader, pictures as WebP; each has words for it."""
 
 import base64
 import io
