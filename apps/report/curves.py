@@ -42,8 +42,8 @@ def draw_curves(trainings: Sequence[Rows], windows: Rows = (), best_epoch: int |
         if best_epoch is not None and len(trainings) == 1:
             axes.axvline(best_epoch, color=INK, linewidth=0.8, linestyle=":")
         axes.set_ylabel(title)
-        if axes.get_legend_handles_labels()[1] and len(names) <= MOST_NAMED:
-            axes.legend(loc="best")
+        if len(trainings) == 1 and 1 < len(names) <= MOST_NAMED:
+            axes.legend(loc="best", fontsize=8)
         if title == "loss" and len(trainings) == 1:
             axes.set_ylim(*_limits([row[name] for row in trainings[0] for name in names if name in row]))
     grid[-1, 0].set_xlabel("epoch")

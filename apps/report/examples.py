@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from markupsafe import Markup
 
 from apps.console import percent
@@ -22,6 +23,9 @@ AUGMENTED = 6  # pictures
 SIDE = 72  # of a picture on the page, in pixels
 
 
+_decode = tf.function(decode_picture)
+
+
 @dataclass(frozen=True)
 class Labelled:
     """The labelled pictures of a run and where they lie, in one order."""
@@ -33,7 +37,7 @@ class Labelled:
         """Pictures by their ids, as they were before they got the network's size; words are their alternatives."""
         place = {str(one): number for number, one in enumerate(self.competition.train["id"])}
         return [
-            as_picture(decode_picture(self.encoded.read(place[one])).numpy(), text, SIDE)
+            as_picture(_decode(tf.constant(self.encoded.read(place[one]))).numpy(), text, SIDE)
             for one, text in zip(ids, words, strict=True)
         ]
 

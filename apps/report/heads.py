@@ -68,10 +68,12 @@ def draw_reliability(head: str, row: Mapping[str, Any]) -> Markup:
     name = "after calibration" if calibrated else "not calibrated"
     _draw_bins(curve, counts, row["reliability"]["after"], errors["after"], name, SERIES[0], "-")
     curve.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    curve.legend(loc="upper left")
+    curve.legend(loc="upper left", fontsize=8)
     curve.text(0.98, 0.08, "below the line: too sure", ha="right", fontsize=8)
     counts.set(xlabel="confidence: probability of the answer", ylabel="pictures")
-    words = f"Reliability of {head}: share of right answers by confidence, calibration error {100 * errors['after']:.1f} %."
+    words = (
+        f"Reliability of {head}: share of right answers by confidence, calibration error {100 * errors['after']:.1f} %."
+    )
     return as_svg(figure, words)
 
 

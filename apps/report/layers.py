@@ -73,7 +73,7 @@ def draw_layers(records: Sequence[Record]) -> Markup:
             axes.plot(steps, shown, color=colour, linewidth=1.2, label=label)
         axes.set(ylabel=title, yscale="log")
     grid[2].axhline(1e-3, color=SERIES[7], linestyle="--", linewidth=1)
-    grid[0].legend(loc="best")
+    grid[0].legend(loc="best", fontsize=8)
     grid[-1].set_xlabel("step")
     words = f"Spread of the outputs, gradient norm and update ratio of {len(names)} layers over the training."
     return as_svg(figure, words)
