@@ -1,4 +1,4 @@
-"""The command line `kerascnn`: its commands, those of `training_commands` among them, and errors as one line."""
+"""The command line `kerascnn`: its commands, with those of the `..._commands` modules, and errors as one line."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from apps.looking_commands import report
 from apps.options import Data, Debug, Group, IdColumn, Overwrite, Quiet, Strict, Target, parse_size
 from apps.serve_command import serve
 from apps.startup import import_tensorflow
@@ -39,7 +40,7 @@ def _common(
     pass
 
 
-for command in (compete, check, search, lr_find, show):
+for command in (compete, check, search, lr_find, show, report):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

@@ -13,6 +13,7 @@ from callbacks import JsonLog, Monitor
 from pipelines import make_eval
 
 LINES = 200  # between epochs, about, in all of a training
+FEWEST_STEPS = 100  # a shorter training takes less time than it takes to compile what looks at its layers
 SAMPLES = 16  # of the layers, about, in all of a training
 EXAMPLES = 64  # training pictures that a sample looks at
 
@@ -42,7 +43,7 @@ def make_json_log(files: LogFiles, steps: int) -> JsonLog:
 
 
 def make_monitor(files: LogFiles, data: Data, train_index: np.ndarray, steps: int) -> Monitor | None:
-    """What looks at the layers, on training pictures as they are; None where that is not wanted.
+    """What looks at the layers, on training pictures as they are; None where that is not wanted, or it is short.
 
     Args:
         files: Of the training.
@@ -50,7 +51,7 @@ def make_monitor(files: LogFiles, data: Data, train_index: np.ndarray, steps: in
         train_index: Places in `data`.
         steps: Of the training.
     """
-    if files.layers is None:
+    if files.layers is None or steps < FEWEST_STEPS:
         return None
     files.layers.parent.mkdir(parents=True, exist_ok=True)
     some = data.take(train_index[:: -(-len(train_index) // EXAMPLES)])

@@ -1,1 +1,1 @@
-"""report.html: what was trained on what, what score to expect, how it went and why, in one file that needs no network."""
+"""report.html: what was trained, what score to expect, how it went and why, in one file that needs no network."""

@@ -1,4 +1,4 @@
-"""Pictures for the report: the most confident mistakes and the most typical ones of a class, and what augmentation does."""
+"""Pictures for the report: of a class the most typical and the most confident mistakes; what augmentation does."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +63,10 @@ def examples_of(
             places = np.flatnonzero(chosen)
             places = places[np.argsort(-confidence[places], kind="stable")][:OF_A_CLASS]
             captions = [f"{names[answer[place]]} {percent(confidence[place])}" for place in places]
-            words = [f"{name}, answered {caption}: {validation.ids[place]}" for place, caption in zip(places, captions)]
+            words = [
+                f"{name}, answered {caption}: {validation.ids[place]}"
+                for place, caption in zip(places, captions, strict=True)
+            ]
             pictures = labelled.show([validation.ids[place] for place in places], words)
             row[part] = list(zip(pictures, captions, strict=True))
         rows.append(row)

@@ -1,5 +1,7 @@
 """report.html of a run, made of what lies in its folder, and of its pictures where they can be reached."""
 
+import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,7 +73,8 @@ def write_report(run: FinishedRun, model: keras.Model, labelled: Labelled | None
     write_page(
         run.folder / "report.html",
         "report/report.html.jinja",
-        title=run.folder.name,
+        title=run.folder.resolve().name,
+        commands=commands_of(run),
         run=run,
         result=result,
         formula=FORMULAS[result["score"]],
@@ -82,6 +85,17 @@ def write_report(run: FinishedRun, model: keras.Model, labelled: Labelled | None
         inside=describe_inside(records, model),
         speed=describe_speed(history),
     )
+
+
+def commands_of(run: FinishedRun) -> dict[str, str]:
+    """What a reader may type: the run again, and what says more about it."""
+    data, folder = run.record["data"], os.fspath(run.folder)
+    return {
+        "again": run.record["command"],
+        "settled": shlex.join(["kerascnn", "compete", data, "--recipe", os.path.join(folder, "recipe.json")]),
+        "check": shlex.join(["kerascnn", "check", data]),
+        "explain": shlex.join(["kerascnn", "explain", folder]),
+    }
 
 
 def read_windows(run: FinishedRun) -> list[dict[str, Any]]:
