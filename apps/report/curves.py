@@ -14,7 +14,7 @@ MOST_NAMED = 6  # curves that a legend still has names for
 
 
 def draw_curves(trainings: Sequence[Rows], windows: Rows = (), best_epoch: int | None = None) -> Markup:
-    """The epochs of every network, one colour each, validation dashed; of several networks only the loss is named.
+    """The epochs of every network, one colour each, training dashed; of several networks only the loss is named.
 
     Args:
         trainings: Rows with "epoch" (from 1), "loss", "lr", ... of every network.
@@ -38,7 +38,7 @@ def draw_curves(trainings: Sequence[Rows], windows: Rows = (), best_epoch: int |
                 colour = SERIES[(number if len(trainings) > 1 else _colour(name, names, place)) % len(SERIES)]
                 label = name if number == 0 and len(trainings) == 1 else None
                 values = [row.get(name, math.nan) for row in rows]
-                axes.plot(epochs, values, "--" if "val_" in name else "-", color=colour, label=label, linewidth=1.5)
+                axes.plot(epochs, values, "-" if "val_" in name or name in ("lr", "momentum") else "--", color=colour, label=label, linewidth=1.5)
         if best_epoch is not None and len(trainings) == 1:
             axes.axvline(best_epoch, color=INK, linewidth=0.8, linestyle=":")
         axes.set_ylabel(title)
