@@ -180,6 +180,22 @@ def export(
     )
 
 
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of finished runs.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Put finished runs side by side: what differs, scores, curves, whether the difference in accuracy is chance."""
+    import_tensorflow(debug, devices=False)
+    from apps.compare.compare import compare as run
+    from apps.console import Console
+
+    run(runs, out, overwrite=overwrite, console=Console(quiet))
+
+
 app.command()(serve)
 
 

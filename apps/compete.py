@@ -98,7 +98,7 @@ def compete(
     if run is None or not resume:
         run = out or files.new_folder(Path("runs") / plan.competition.name)
         run.mkdir(parents=True, exist_ok=True)
-        run_folder.write_record(run, order, asdict(plan.recipe), plan.fingerprint)
+        run_folder.write_record(run, order, asdict(plan.recipe), plan.fingerprint, plan.competition.group_column)
     console.say(f"run       {run}")
     carry_out(plan, run, order, resume, console, end - plan.rest if timed else None)
     console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")

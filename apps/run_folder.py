@@ -80,12 +80,22 @@ def remove_unfinished(run: Path) -> None:
         path.unlink()
 
 
-def write_record(run: Path, order: Order, recipe: Mapping[str, Any], fingerprint: Mapping[str, str]) -> None:
-    """recipe.json: everything needed to repeat the run, and to know a resumed one again."""
+def write_record(
+    run: Path,
+    order: Order,
+    recipe: Mapping[str, Any],
+    fingerprint: Mapping[str, str],
+    group_column: str | None = None,
+) -> None:
+    """recipe.json: everything needed to repeat the run, and to know a resumed one again.
+
+    `group_column` is the column by which pictures are grouped, also where it was worked out.
+    """
     record = {
         **asdict(order),
         "recipe": dict(recipe),
         "fingerprint": fingerprint,
+        "group_column": group_column,
         "command": shlex.join(["kerascnn", *sys.argv[1:]]),
         "versions": package_versions(),
     }
