@@ -124,7 +124,7 @@ def test_three_runs_make_three_pairs_with_corrected_p_values(tmp_path) -> None:
     assert [pair.corrected for pair in pairs] == pytest.approx([2 * 0.021484375, 3 * 2 / 2**9, 1.0])
     assert in_words(pairs[0], "abc").endswith(
         "a is right on 1 where b is wrong, b on 9 where a is wrong: "
-        "p = 0.021, for so many pairs p = 0.043, b is better."
+        "p = 0.021, corrected for 3 pairs p = 0.043, b is better."
     )
     assert "no difference is shown" in in_words(pairs[2], "abc")
     assert pair_table(pairs, "abc").rows[1][-2:] == ["0.0039", "0.012"]

@@ -110,7 +110,9 @@ def _say(table: Table, console: Console) -> None:
 
 
 def _say_wrapped(title: str, text: str, console: Console) -> None:
-    for line in textwrap.wrap(text, WIDTH, initial_indent=f"{title:<10}", subsequent_indent=" " * 10):
+    for line in textwrap.wrap(
+        text, WIDTH, initial_indent=f"{title:<10}", subsequent_indent=" " * 10, break_on_hyphens=False
+    ):
         console.say(line)
 
 

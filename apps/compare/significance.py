@@ -26,7 +26,8 @@ class Pair:
         right: How many each is right on.
         only_first, only_second: On how many one is right where the other is wrong.
         p: Of the two-sided test; None where `why` says what is in its way.
-        corrected: The same by Holm's method for all pairs of the head.
+        corrected: The same by Holm's method for all pairs of the head that were tested.
+        tests: How many these are.
         why: The reason that there is no test.
     """
 
@@ -40,6 +41,7 @@ class Pair:
     only_second: int = 0
     p: float | None = None
     corrected: float | None = None
+    tests: int = 1
     why: str = ""
 
     @property
@@ -93,7 +95,7 @@ def compare_pairs(runs: Sequence[FinishedRun]) -> list[Pair]:
         pairs = [compare_pair(runs, head, *both) for both in combinations(having, 2)]
         tested = [place for place, pair in enumerate(pairs) if pair.p is not None]
         for place, p in zip(tested, holm([pairs[place].p or 0.0 for place in tested]), strict=True):
-            pairs[place] = replace(pairs[place], corrected=p)
+            pairs[place] = replace(pairs[place], corrected=p, tests=len(tested))
         found += pairs
     return found
 
@@ -152,7 +154,7 @@ def in_words(pair: Pair, names: Sequence[str]) -> str:
     verdict = "no difference is shown, which does not mean that there is none"
     if pair.better is not None:
         verdict = f"{names[pair.better]} is better"
-    corrected = f", for so many pairs {show_p(pair.corrected)}" if pair.corrected != pair.p else ""
+    corrected = f", corrected for {pair.tests} pairs {show_p(pair.corrected)}" if pair.tests > 1 else ""
     return (
         f"{of}{first} is right on {pair.only_first:,} where {second} is wrong, {second} on {pair.only_second:,} where "
         f"{first} is wrong: {show_p(pair.p)}{corrected}, {verdict}.{more}"
