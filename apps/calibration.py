@@ -120,6 +120,10 @@ class Reliability:
     accuracy: np.ndarray
     count: np.ndarray
 
+    def describe(self) -> dict[str, list[float]]:
+        """The same as plain lists."""
+        return {name: values.tolist() for name, values in vars(self).items()}
+
     @property
     def error(self) -> float:
         """The expected calibration error: the mean distance of confidence and accuracy over the pictures, in [0, 1]."""

@@ -1,4 +1,4 @@
-"""The command line `kerascnn`: its commands, those of `training_commands` among them, and errors as one line."""
+"""The command line `kerascnn`: its commands, with those of the `..._commands` modules, and errors as one line."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from apps.looking_commands import compare, report
 from apps.options import Data, Debug, Group, IdColumn, Overwrite, Quiet, Strict, Target, parse_size
 from apps.serve_command import serve
 from apps.startup import import_tensorflow
@@ -39,7 +40,7 @@ def _common(
     pass
 
 
-for command in (compete, check, search, lr_find, show):
+for command in (compete, check, search, lr_find, show, report, compare):
     app.command(command.__name__.replace("_", "-"))(command)
 
 
@@ -178,22 +179,6 @@ def export(
         name=name,
         console=Console(quiet),
     )
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of finished runs.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Put finished runs side by side: what differs, scores, curves, whether the difference in accuracy is chance."""
-    import_tensorflow(debug, devices=False)
-    from apps.compare.compare import compare as run
-    from apps.console import Console
-
-    run(runs, out, overwrite=overwrite, console=Console(quiet))
 
 
 app.command()(serve)

@@ -24,9 +24,12 @@ from apps.data import keras_names
 from apps.ensemble import Ensemble, flatten, gains, make_ensemble
 from apps.evaluation import Evaluation, HeldOut, evaluate, validation_table
 from apps.export import FOLDED_ON, publish
+from apps.finished_run import read_run
+from apps.logs import LogFiles
 from apps.lr_find import with_found_rate
 from apps.plan import Plan, make_plan, print_plan
-from apps.report import write_report
+from apps.report.examples import Labelled
+from apps.report.report import write_report
 from apps.resolve import refuse_published
 from apps.result import describe_result, report_scores, say_gain
 from apps.submission import complete, make_submission, predict_pictures, score_submission
@@ -211,8 +214,7 @@ def finish(
         scores = score_submission(plan.test_ids, complete(plan, predicted), competition, console)
         report_scores(scores, evaluation, result, console)
     warn_of_lost_pictures(plan, console)
-    histories = [one.history for ensemble in ensembles for one in ensemble.trained]
-    write_report(run, plan, result, histories, evaluation)
+    write_report(read_run(run, result), first, Labelled(competition, plan.encoded), console)
     files.write_json(run / "result.json", result)  # the last file: it says that the run is finished
 
 
@@ -227,19 +229,20 @@ def train_all(
     for fold, (train_index, held_out) in enumerate(plan.splits):
         trained.append([])
         for network in range(recipe.seeds):
-            folder = run_folder.checkpoints_of(run, fold, network, recipe.seeds)
+            checkpoints = run_folder.checkpoints_of(run, fold, network, recipe.seeds)
             one = train(
                 replace(recipe, seed=recipe.seed + network),
                 data,
                 train_index,
                 held_out,
-                folder,
+                checkpoints,
                 console,
                 name_training(fold, len(plan.splits), network, recipe.seeds),
                 resume,
                 checkpoint_seconds=60 * order.checkpoint_minutes,
                 seconds=None if allowed is None else max((allowed - spent) / left, 1.0),
-                callbacks=[TensorBoardLog(run / TENSORBOARD / folder.name)] if order.tensorboard else (),
+                callbacks=[TensorBoardLog(run / TENSORBOARD / checkpoints.name)] if order.tensorboard else (),
+                logs=LogFiles.of(run / "logs", checkpoints.name, layers=not fold and not network),
             )
             trained[-1].append(one)
             spent, left = spent + one.seconds, left - 1

@@ -9,6 +9,7 @@ import numpy as np
 
 from apps.console import Bar, Console, duration, percent
 from callbacks import Deadline
+from callbacks.rates import momentum
 
 
 def validation_score(logs: Mapping[str, float], heads: Sequence[str], score: str = "accuracy") -> float:
@@ -95,9 +96,11 @@ class EpochLog(keras.callbacks.Callback):
         """Write the epoch down and print its line."""
         logs = logs or {}
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        inertia = momentum(self.model.optimizer)
         row = {
             "epoch": epoch + 1,
             "lr": rate,
+            **({} if inertia is None else {"momentum": inertia}),
             **{name: float(value) for name, value in logs.items()},
             "seconds": self._training_seconds,
         }

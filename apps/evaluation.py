@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array, csr_array, dia_array
+from scipy.sparse import csr_array, dia_array
 
 from apps.calibration import Calibration, Reliability, calibrate, reliability
 from apps.estimate import Estimate, expect_score
@@ -42,7 +42,6 @@ class HeadEvaluation:
         log_loss_before: The log loss before calibration.
         calibration: The temperature, and the probabilities that all other figures are of.
         before, after: Confidence against accuracy, before and after calibration.
-        confusion: How many pictures of a class (row) got which answer (column), [K, K], sparse.
     """
 
     expected: Estimate
@@ -52,7 +51,6 @@ class HeadEvaluation:
     calibration: Calibration
     before: Reliability
     after: Reliability
-    confusion: csr_array
 
     def describe(self) -> dict[str, Any]:
         """What result.json says of the head."""
@@ -63,6 +61,7 @@ class HeadEvaluation:
             "temperature": self.calibration.temperature,
             "log_loss": {"before": self.log_loss_before, "after": self.scores["log_loss"]},
             "calibration_error": {"before": self.before.error, "after": self.after.error},
+            "reliability": {"before": self.before.describe(), "after": self.after.describe()},
         }
 
 
@@ -140,9 +139,6 @@ def evaluate(
         before = held_out.probabilities[head]
         calibration = calibrate(before, values, group, seed)
         after = calibration.probabilities
-        known = values != MISSING
-        pairs = values[known], after[known].argmax(axis=1)
-        confusion = coo_array((np.ones(known.sum(), int), pairs), shape=(after.shape[1],) * 2).tocsr()
         accuracy = expect_score("accuracy", {head: after}, {head: values}, hidden, group)
         heads[head] = HeadEvaluation(
             accuracy
@@ -154,7 +150,6 @@ def evaluate(
             calibration,
             reliability(before, values),
             reliability(after, values),
-            confusion,
         )
     expected = None
     if heads and len(heads) == len(labels):

@@ -1,12 +1,14 @@
 """What a run found out, for result.json and in the lines that the user sees."""
 
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from apps import run_folder
 from apps.console import Console, percent
@@ -49,6 +51,11 @@ def describe_result(
             }
             for head, labels in plan.data.labels.items()
         },
+        "data": {
+            "labelled": len(plan.data.pictures),
+            "hidden": len(plan.test_readable),
+            "columns": list(plan.competition.columns),
+        },
         "parameters": plan.parameters,
         "seconds": round(sum(one.seconds for one in trained), 1),
         "pictures_per_second": round(float(np.mean([one.pictures_per_second for one in trained])), 1),
@@ -66,7 +73,13 @@ def describe_result(
         "saved_model": os.fspath(published),
         "versions": run_folder.package_versions(),
         "commit": run_folder.source_commit(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {_accelerators()}",
     }
+
+
+def _accelerators() -> str:
+    count = len(tf.config.list_physical_devices("GPU"))
+    return f"{count} GPU{'s' if count > 1 else ''}" if count else "no GPU"
 
 
 def describe_networks(plan: Plan, ensembles: Sequence[Ensemble]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from apps.resolve import resolve
 from pipelines.augment import Mix, Operation
 from pipelines.batches import AUGMENTATION, augment_batch
 from pipelines.competition import Competition, encoded_pictures
+from pipelines.encoded import Encoded
 from pipelines.labels import MISSING, smooth
 from pipelines.pictures import choose_size, load_pictures, picture_sizes
 from pipelines.randomness import example_seeds, fork
@@ -51,16 +52,34 @@ def show(
     encoded = encoded_pictures(competition.train)
     size = choose_size(picture_sizes(encoded))
     recipe = resolve(choices, len(encoded), size, list(competition.classes.values()))
+    rows = sample_rows(competition, encoded, recipe, count)
+    with whole_file(out) as unfinished:
+        unfinished.write_bytes(draw_sheet(rows))
+    shown = len(rows[0][1])
+    console.say(f"wrote     {out}: {shown} pictures, {', '.join(step.name for step in augmentation(recipe))}")
+
+
+def sample_rows(
+    competition: Competition, encoded: Encoded, recipe: Recipe, count: int
+) -> list[tuple[str, np.ndarray, list[str]]]:
+    """`sheet_rows` of at most `count` pictures, evenly spaced.
+
+    Args:
+        competition: Whose labels are shown.
+        encoded: Where its labelled pictures lie, in its order.
+        recipe: Resolved.
+        count: Of pictures; such that cannot be read are left out.
+
+    Raises:
+        ValueError: None of them can be read.
+    """
     chosen = np.unique(np.linspace(0, len(encoded) - 1, min(count, len(encoded))).astype(int))
     pictures, errors = load_pictures(encoded[chosen], recipe.image_size)
     readable = np.delete(np.arange(len(chosen)), list(errors))
     if not len(readable):
         raise ValueError(f"None of the {len(chosen)} pictures looked at can be read: {next(iter(errors.values()))}.")
     labels = {head: values[chosen[readable]] for head, values in encode_labels(competition).items()}
-    rows = sheet_rows(pictures[readable], labels, competition, recipe, chosen[readable])
-    with whole_file(out) as unfinished:
-        unfinished.write_bytes(draw_sheet(rows))
-    console.say(f"wrote     {out}: {len(readable)} pictures, {', '.join(step.name for step in augmentation(recipe))}")
+    return sheet_rows(pictures[readable], labels, competition, recipe, chosen[readable])
 
 
 def sheet_rows(

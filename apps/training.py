@@ -15,6 +15,7 @@ from apps.console import Console
 from apps.data import Data
 from apps.epoch_log import EpochLog
 from apps.heads import in_keras_names
+from apps.logs import LogFiles, make_json_log
 from apps.network import build_network, compile_network, network_alone, whiten
 from apps.phases import Phase, phases, steps_of
 from apps.recipe import Recipe
@@ -61,6 +62,7 @@ def train(
     checkpoint_seconds: float = 120.0,
     seconds: float | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    logs: LogFiles | None = None,
 ) -> Trained:
     """Train the recipe's network on `train_index`, watch it on `val_index`, keep the best epoch.
 
@@ -75,6 +77,7 @@ def train(
         checkpoint_seconds: How often, besides after every epoch, "last.npz" is written.
         seconds: When to end: the recipe's epochs are what was foreseen, and more or fewer are trained (`Deadline`).
         callbacks: Further ones, which see every epoch after it was logged and before it is written to disk.
+        logs: Files of the training's own log, and of the monitor of its layers.
     """
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,16 +94,18 @@ def train(
     work = [count * math.prod(phase.size or recipe.image_size) for count, phase in zip(steps, each, strict=True)]
     deadline = None if seconds is None else Deadline(seconds, recipe.epochs, planned, len(steps))
     progress = EpochLog(console, what, steps, list(data.classes), work, deadline)
-    watchers = make_watchers(recipe, data, heads, train_index, val_index, folder, progress)
+    watchers = make_watchers(recipe, data, heads, train_index, val_index, folder, progress, logs, planned)
     compile_network(model, recipe, data.num_classes, planned, watchers.hardest, paced=seconds is not None)
 
     checkpoint = Checkpoint(folder / "last.npz", watchers.named(), checkpoint_seconds)
     begin = _restore(checkpoint, model, data, progress) if resume else Position()
     if begin.epoch < len(steps) and not begin.stopped:
-        called = [*watchers.named().values(), *callbacks, checkpoint]
+        written = [make_json_log(logs, planned)] if logs else []
+        called = [*watchers.named().values(), *written, *callbacks, checkpoint]
         one = OneTraining(called, add_history=True, model=model, verbose=0)
         with console.progress(what, planned) as progress.bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
+            warnings.filterwarnings("ignore", r"Step \d+\. ")  # of the layers: said in the report
             todo = phases(recipe, begin.epoch, begin.step, more)
             _fit(model, recipe, data, train_index, val_index, one, todo, watchers.hardest)
     else:

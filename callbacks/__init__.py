@@ -13,6 +13,8 @@ from callbacks.cyclic_schedules import (
     WarmRestartsSchedule,
 )
 from callbacks.deadline import Deadline
+from callbacks.diagnosis import diagnose
+from callbacks.training_curves import loss_windows
 from callbacks.divergence import TerminateOnDivergence
 from callbacks.early_stopping import EarlyStopping
 from callbacks.filters import first_layer_filters, plot_filters

@@ -60,3 +60,18 @@ def plot_filters(model: keras.Model, path: os.PathLike[str] | str | None = None)
     if path is not None:
         save_figure(figure, path)
     return figure
+
+
+def filter_roughness(filters):
+    import numpy as np
+
+    found = []
+    for f in filters:
+        ch = []
+        for c in range(f.shape[-1]):
+            w = f[..., c]
+            d = np.concatenate([np.diff(w, axis=0).ravel(), np.diff(w, axis=1).ravel()])
+            v = w.var(ddof=1)
+            ch.append(np.mean(d**2) / (2 * v) if v > 0 else 1.0)
+        found.append(np.mean(ch))
+    return np.array(found)

@@ -37,6 +37,16 @@ def learning_rate(optimizer: keras.optimizers.Optimizer, batch: int | None = Non
     return float(np.asarray(keras.ops.convert_to_numpy(schedule(batch))))
 
 
+def momentum(optimizer: keras.optimizers.Optimizer, batch: int | None = None) -> float | None:
+    """The momentum at `batch`, as `learning_rate` counts it: SGD's, or Adam's beta_1; None where there is none."""
+    inner = unwrapped(optimizer)
+    value = getattr(inner, "momentum", getattr(inner, "beta_1", None))
+    if callable(value):
+        batch = max(batches_seen(optimizer) - 1, 0) if batch is None else batch
+        value = keras.ops.convert_to_numpy(value(batch))
+    return None if value is None else float(np.asarray(value))
+
+
 def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> None:
     """Change the learning rate of an optimiser that has no schedule; it holds from the next batch on.
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -270,16 +269,3 @@ def test_audit_does_not_copy_pictures_in_memory(plan_of, monkeypatch) -> None:
     collect(plan, Console(quiet=True), brief=True)
     assert np.shares_memory(seen[0], plan.data.pictures)
     assert np.shares_memory(seen[1], plan.test_pictures)
-
-
-def test_report_lists_what_the_audit_said(plan_of, tmp_path, digits_run) -> None:
-    import jinja2
-
-    template = Path(apps.audit.__file__).parent / "report.html.jinja"
-    page = template.read_text()
-    part = page[page.index("<h2>Data</h2>") : page.index("<h2>Recipe</h2>")]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    said = environment.from_string(part).render(columns=[], result={"left_out": [], "audit": ["<4 pictures>"]})
-    assert "<li>&lt;4 pictures&gt;</li>" in said
-    whole = (digits_run[0] / "runs/digits/report.html").read_text()
-    assert "Found by the audit" not in whole  # nothing was

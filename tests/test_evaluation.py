@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from scipy.sparse import coo_array
 
-from apps.calibration import apply_temperature, reliability
+from apps.calibration import apply_temperature
 from apps.evaluation import HeldOut, class_table, evaluate, validation_table
-from apps.held_out_figures import draw_confusion, draw_reliability, shown_classes
+from apps.report.heads import matrix
 from apps.scores import mean_score, score
 from apps.submission import score_submission
 
@@ -105,25 +104,6 @@ def test_class_table_counts_as_scikit_learn() -> None:
     assert rows[3]["rival"] is None
 
 
-def test_large_matrix_shows_the_classes_most_mixed_up(tmp_path) -> None:
-    confusion = 10 * np.eye(50, dtype=int)
-    confusion[40, 41] = confusion[3, 49] = 5
-    shown = shown_classes(confusion)
-    assert len(shown) == 30
-    assert {3, 40, 41, 49} <= set(shown)
-    for number, picture in enumerate((draw_confusion(confusion, [f"class {n}" for n in range(50)]),)):
-        path = tmp_path / f"{number}.png"
-        path.write_bytes(picture)
-        assert min(Image.open(path).size) > 400
-
-
-def test_reliability_is_drawn_where_all_answers_are_equally_sure(evaluated) -> None:
-    one = evaluated[0].heads["kind"]
-    certain = reliability(np.eye(3)[[0, 1, 2]], np.array([0, 1, 2]))
-    for before in (one.before, certain):
-        assert draw_reliability(type(one)(**{**vars(one), "before": before})).startswith(b"\x89PNG")
-
-
 def test_hidden_scores_count_a_class_that_was_never_seen_as_wrong(capsys) -> None:
     from types import SimpleNamespace
 
@@ -156,9 +136,10 @@ def test_run_writes_every_held_out_picture_and_what_its_calibration_did(digits_r
     answers = pd.read_csv(run / "probabilities.csv", index_col="image")
     calibrated = table.iloc[:, 4:].max(axis=1).mean()
     assert answers.max(axis=1).mean() == pytest.approx(calibrated, abs=0.03)  # as sure as the calibrated ones
-    page = (run / "report.html").read_text()
-    assert "calibrated by a temperature of" in page
-    assert page.count("data:image/png") == 3
+    after = one["reliability"]["after"]
+    assert sum(after["count"]) == len(table)
+    gaps = np.abs(np.array(after["confidence"]) - np.array(after["accuracy"]))
+    assert np.array(after["count"]) @ gaps / len(table) == pytest.approx(one["calibration_error"]["after"])
 
 
 def test_many_classes_take_little_time_and_memory() -> None:
@@ -170,7 +151,7 @@ def test_many_classes_take_little_time_and_memory() -> None:
     names = [str(number) for number in range(20_000)]
     tracemalloc.start()
     rows = class_table(confusion, names)
-    assert len(draw_confusion(confusion, names)) > 1000
+    assert len(matrix(confusion, names)["cells"]) == 30
     assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
     tracemalloc.stop()
     assert sum(row["pictures"] for row in rows) == 5000

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
+
+from callbacks import read_log
 
 NURSERY = """
 import json, os, random, resource, signal, sys, time
@@ -125,6 +128,17 @@ def test_run_that_was_killed_again_and_again_gives_the_same_bits(lives) -> None:
         for name in ("submission.csv", "probabilities.csv"):
             assert (run / name).read_bytes() == (folder / "whole" / name).read_bytes()
         assert not list(run.rglob("*unfinished*"))
+
+
+def test_log_of_a_killed_run_has_every_epoch_once(lives) -> None:
+    folder, told = lives
+    for run in ["whole", *(f"killed-{number}" for number in range(told["runs"]))]:
+        lines = read_log(folder / run / "logs/training-1.jsonl")
+        epochs = [line for line in lines if "batch" not in line]
+        assert [(line["epoch"], line["step"]) for line in epochs] == [(0, 6), (1, 12), (2, 18)]
+        assert sorted(line["step"] for line in lines) == [line["step"] for line in lines]
+        history = pd.read_csv(folder / run / "history.csv")
+        assert history["loss"].tolist() == pytest.approx([line["logs"]["loss"] for line in epochs])
 
 
 def test_kills_while_a_checkpoint_is_written_lose_one_step_at_most(lives) -> None:

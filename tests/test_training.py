@@ -15,6 +15,7 @@ from apps.console import Console
 from apps.data import Data
 from apps.ensemble import Ensemble
 from apps.epoch_log import EpochLog
+from apps.logs import LogFiles
 from apps.network import build_network, check_network, compile_network
 from apps.recipes import RECIPES
 from apps.resolve import resolve
@@ -48,14 +49,20 @@ class StopAt(keras.callbacks.Callback):
 
 
 def train(
-    data: Data, folder: Path, resume: bool = False, callbacks: tuple = (), seconds: float = 120, **choices: object
+    data: Data,
+    folder: Path,
+    resume: bool = False,
+    callbacks: tuple = (),
+    seconds: float = 120,
+    logs: LogFiles | None = None,
+    **choices: object,
 ) -> training.Trained:
     chosen = {"model": "airbench94", "width": 0.125, "epochs": 4, "batch_size": 8, "precision": "float32"}
     chosen |= {"scales": ((0.5, 0.25), (0.75, 0.25)), "optimizer": "muon_sgd", "lr": 0.02, "image_size": (18, 18)}
     chosen |= choices
     recipe = resolve(chosen, 40, (18, 18), list(CLASSES.values()))
     index = np.arange(48)
-    options = {"resume": resume, "callbacks": callbacks, "checkpoint_seconds": seconds}
+    options = {"resume": resume, "callbacks": callbacks, "checkpoint_seconds": seconds, "logs": logs}
     return training.train(recipe, data, index[:40], index[40:], folder, Console(quiet=True), **options)
 
 

@@ -1,1 +1,1 @@
-"""What all HTML pages share: one self-contained file each, with figures that follow the reader's light or dark theme."""
+"""What all HTML pages share: each is one self-contained file, its figures in the light or dark theme of the reader."""

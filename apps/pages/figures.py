@@ -1,4 +1,4 @@
-"""Figures for a page: drawings as SVG in the colours of the reader's theme, pictures as WebP; each with words for it."""
+"""Figures for a page: drawings as SVG that follow the theme of the reader, pictures as WebP; each has words for it."""
 
 import base64
 import io
@@ -26,8 +26,7 @@ STYLE = {
     "axes.grid": True,
     "grid.color": LINE,
     "axes.edgecolor": LINE,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
+    "legend.fontsize": 8,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
@@ -35,7 +34,6 @@ STYLE = {
     "ytick.color": INK,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
-    "legend.fontsize": 8,
 }
 _numbers = itertools.count(1)
 
@@ -61,6 +59,7 @@ def as_svg(figure: Any, alternative: str) -> Markup:
     """A Figure as an inline SVG; `alternative` says in words what it shows."""
     import matplotlib
 
+    _use_theme(figure)
     prefix = f"f{next(_numbers)}-"  # ids must be unique in the page
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": prefix}):
         file = io.StringIO()
@@ -75,6 +74,20 @@ def as_svg(figure: Any, alternative: str) -> Markup:
         f'<svg role="img" aria-label="{escape(alternative)}" class="drawing" style="max-width: {view[0]}pt" '
         f'viewBox="0 0 {view[0]} {view[1]}">{inside}'
     )
+
+
+def _use_theme(figure: Any) -> None:
+    """Give words that were written in black the theme's colour, and legends no frame."""
+    import matplotlib
+
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        words = [*axes.texts, *(legend.get_texts() if legend else ())]
+        if legend:
+            legend.set_frame_on(False)
+        for text in words:
+            if matplotlib.colors.to_hex(text.get_color()) == "#000000":
+                text.set_color(INK)
 
 
 def as_picture(pixels: np.ndarray, alternative: str, side: int | None = None) -> Markup:

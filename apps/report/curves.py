@@ -1,0 +1,94 @@
+"""How a training went, drawn: loss, scores, learning rate and momentum over the epochs, on a common axis."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from apps.pages.figures import INK, SERIES, as_svg, new_figure
+
+Rows = Sequence[Mapping[str, float]]
+SCORES = ("accuracy", "macro_f1")
+MOST_NAMED = 6  # curves that a legend still has names for
+
+
+def draw_curves(trainings: Sequence[Rows], windows: Rows = (), best_epoch: int | None = None) -> Markup:
+    """The epochs of every network, one colour each, validation dashed; of several networks only the loss is named.
+
+    Args:
+        trainings: Rows with "epoch" (from 1), "loss", "lr", ... of every network.
+        windows: Of the first network: mean losses between epochs, with "epoch" as a number of epochs.
+        best_epoch: Of the first network, marked; None marks nothing.
+    """
+    panels = panels_of(trainings)
+    figure, grid = new_figure(
+        len(panels), 1, height=1.2 + 1.5 * len(panels), sharex=True, squeeze=False,
+        height_ratios=[2.0 if title in ("loss", "score") else 1.0 for title in panels],
+    )  # fmt: skip
+    for (title, names), axes in zip(panels.items(), grid[:, 0], strict=True):
+        if title == "loss" and windows:
+            axes.plot(
+                [row["epoch"] for row in windows], [row["loss"] for row in windows],
+                color=SERIES[0], alpha=0.3, linewidth=1, label="loss between epochs",
+            )  # fmt: skip
+        for number, rows in enumerate(trainings):
+            epochs = [row["epoch"] for row in rows]
+            for place, name in enumerate(names):
+                colour = SERIES[(number if len(trainings) > 1 else _colour(name, names, place)) % len(SERIES)]
+                label = name if number == 0 and len(trainings) == 1 else None
+                values = [row.get(name, math.nan) for row in rows]
+                axes.plot(epochs, values, "--" if "val_" in name else "-", color=colour, label=label, linewidth=1.5)
+        if best_epoch is not None and len(trainings) == 1:
+            axes.axvline(best_epoch, color=INK, linewidth=0.8, linestyle=":")
+        axes.set_ylabel(title)
+        if len(trainings) == 1 and 1 < len(names) <= MOST_NAMED:
+            axes.legend(loc="best", fontsize=8)
+        if title == "loss" and len(trainings) == 1:
+            axes.set_ylim(*_limits([row[name] for row in trainings[0] for name in names if name in row]))
+    grid[-1, 0].set_xlabel("epoch")
+    return as_svg(figure, describe_curves(trainings[0], list(panels)))
+
+
+def panels_of(trainings: Sequence[Rows]) -> dict[str, list[str]]:
+    """The titles of the axes, and which columns of the history each shows."""
+    names = list(dict.fromkeys(name for rows in trainings for row in rows for name in row))
+    found = {
+        "loss": [name for name in names if name in ("loss", "val_loss")],
+        "score": [name for name in names if name.endswith(SCORES) and not name.startswith("raw_")],
+        "learning rate": [name for name in names if name == "lr"],
+        "momentum": [name for name in names if name == "momentum"],
+    }
+    return {title: columns for title, columns in found.items() if columns}
+
+
+def describe_curves(rows: Rows, titles: Sequence[str]) -> str:
+    """What the curves show, in words."""
+    first, last = rows[0], rows[-1]
+    parts = [
+        f"{name} from {first[name]:.4g} to {last[name]:.4g}"
+        for name in last
+        if name in first and name not in ("epoch", "seconds") and not name.startswith("raw_")
+    ]
+    return f"{', '.join(titles)} over {len(rows)} epochs: {', '.join(parts)}.".capitalize()
+
+
+def _colour(name: str, names: Sequence[str], place: int) -> int:
+    """Training and validation of one score have one colour."""
+    plain = name.replace("val_", "")
+    return next((number for number, other in enumerate(names) if other.replace("val_", "") == plain), place)
+
+
+def _limits(losses: Sequence[float]) -> tuple[float, float]:
+    """What is drawn of the loss: all epochs, but not spikes far above them."""
+    finite = sorted(value for value in losses if math.isfinite(value)) or [0.0, 1.0]
+    high, low = finite[-1], finite[0]
+    usual = finite[int(0.9 * (len(finite) - 1))]
+    high = min(high, low + 3 * (usual - low)) if usual > low else high
+    margin = 0.05 * (high - low) or 0.05
+    return low - margin, high + margin
+
+
+def epochs_of(windows: Rows, steps_per_epoch: float) -> list[dict[str, Any]]:
+    """Windows with "epoch" instead of "step": where the middle of each lies on the epochs' axis."""
+    return [{**row, "epoch": (row["step"] - row["batches"] / 2) / steps_per_epoch} for row in windows]
