@@ -13,11 +13,14 @@ import pandas as pd
 import pytest
 from run_examples import make_run
 
+from apps import compete
 from apps.compare.curves import draw_curves
 from apps.compare.differences import cautions, differences
 from apps.compare.significance import compare_pair, compare_pairs, holm, in_words, mcnemar
 from apps.compare.tables import cost_table, pair_table, score_table
+from apps.console import Console
 from apps.finished_run import read_run
+from apps.run_folder import Order, read_record
 
 Run = Callable[..., Any]
 
@@ -186,6 +189,16 @@ def test_what_is_not_like_with_like_is_said(tmp_path, different: dict[str, Any],
     first = read_run(make_run(tmp_path / "a", pets(FIRST)))
     assert words not in " ".join(cautions([first, first], "ab"))
     assert words in " ".join(cautions([first, read_run(make_run(tmp_path / "b", pets(SECOND), **different))], "ab"))
+
+
+def test_record_names_the_groups_that_were_worked_out(colours, tmp_path, monkeypatch) -> None:
+    table = pd.read_csv(colours / "train.csv", dtype=str)
+    table.assign(person=[f"p{place // 4}" for place in range(len(table))]).to_csv(colours / "train.csv", index=False)
+    monkeypatch.setattr(compete, "carry_out", lambda *_: None)
+    order = Order(str(colours), {"targets": ["label"], "group": None, "id_column": None}, {}, str(tmp_path), False)
+    compete.compete(order, out=tmp_path / "run", console=Console(quiet=True))
+    record = read_record(tmp_path / "run")
+    assert (record["group_column"], record["columns"]["group"]) == ("person", None)
 
 
 # --- tables and curves ------------------------------------------------------------------------------------------------
