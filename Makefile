@@ -11,7 +11,7 @@ ON_JAX := callbacks kerascnn $(addprefix tests/test_,$(addsuffix .py,alarms arch
 	hardest steps throughput training weight_average whitening))
 
 # What is skipped without the extras: other runtimes, other projects' clients, a browser, Ray.
-WITH_EXTRAS := $(addprefix tests/test_,$(addsuffix .py,export_command export_formats warmup_requests \
+WITH_EXTRAS := $(addprefix tests/test_,$(addsuffix .py,export_command export_formats tensorboard_log warmup_requests \
 	serve_browser serve_clients serve_growing serve_grpc serve_loading serve_ray serve_rest_v1 \
 	serve_runners))
 
@@ -60,7 +60,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installed."
 
 $(EXTRAS): $(INSTALLED)
-	$(INSTALL) -e '.[dev,jax,openvino,onnx,litert,grpc,ray,clients]'
+	$(INSTALL) -e '.[dev,jax,openvino,onnx,litert,grpc,ray,tensorboard,clients]'
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium) > /dev/null \
 	|| echo "No Chromium, and none could be installed: the tests in a browser will be skipped."
 	@touch $@

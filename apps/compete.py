@@ -33,6 +33,7 @@ from apps.report.report import write_report
 from apps.resolve import refuse_published
 from apps.result import describe_result, report_scores, say_gain
 from apps.submission import complete, make_submission, predict_pictures, score_submission
+from apps.tensorboard_log import TensorBoardLog, require_tensorboard
 from apps.training import Trained, train
 from kerascnn.export import Classifier
 from kerascnn.registry import lookup
@@ -42,6 +43,7 @@ from pipelines.sources import dataset_name
 from pipelines.stream import Streamed, read_batches
 
 CANARIES = 4  # examples with their answers that an exported model carries
+TENSORBOARD = "tensorboard"  # folder of a run
 FILES_CHECKED = 100  # pictures that check an export where there are no hidden files
 
 
@@ -81,6 +83,8 @@ def compete(
         check_order(order, from_scratch)
         if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
+    if order.tensorboard:
+        require_tensorboard()
     for folder in (run or Path("runs"), Path(order.saved_models)):
         files.require_writable(folder)
 
@@ -101,8 +105,10 @@ def compete(
     if run is None or not resume:
         run = out or files.new_folder(Path("runs") / plan.competition.name)
         run.mkdir(parents=True, exist_ok=True)
-        run_folder.write_record(run, order, asdict(plan.recipe), plan.fingerprint)
+        run_folder.write_record(run, order, asdict(plan.recipe), plan.fingerprint, plan.competition.group_column)
     console.say(f"run       {run}")
+    if order.tensorboard:
+        console.say(f"watch     {shlex.join(['tensorboard', '--logdir', os.fspath(run / TENSORBOARD)])}")
     carry_out(plan, run, order, resume, console, end - plan.rest if timed else None)
     console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
     return run
@@ -235,6 +241,7 @@ def train_all(
                 resume,
                 checkpoint_seconds=60 * order.checkpoint_minutes,
                 seconds=None if allowed is None else max((allowed - spent) / left, 1.0),
+                callbacks=[TensorBoardLog(run / TENSORBOARD / checkpoints.name)] if order.tensorboard else (),
                 logs=LogFiles.of(run / "logs", checkpoints.name, layers=not fold and not network),
             )
             trained[-1].append(one)

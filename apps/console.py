@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -23,6 +23,13 @@ class Console:
         """Print one line."""
         if not self.quiet:
             self._rich.print(line, markup=False, emoji=False)
+
+    def table(self, headings: Sequence[str], lines: Sequence[Sequence[str]], sides: str) -> None:
+        """Print columns as wide as their longest text, with "<" in `sides` to the left, with ">" to the right."""
+        widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
+        for line in (headings, *lines):
+            cells = [f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True)]
+            self.say("  ".join(cells).rstrip())
 
     def warn(self, line: str) -> None:
         """Print one line on standard error, also with `quiet`."""

@@ -80,7 +80,7 @@ def list_networks(pattern: str, console: Console) -> list[dict[str, Any]]:
                 "published": [asdict(figure) for figure in figures],
             }
         )
-    _print_table(("network", "parameters", "multiply-adds", "pictures", "published accuracy"), table, "<>><<", console)
+    console.table(("network", "parameters", "multiply-adds", "pictures", "published accuracy"), table, "<>><<")
     console.say()
     console.say(f"{len(names)} networks; one in detail: kerascnn models NAME")
     for source, link in links.items():
@@ -107,7 +107,7 @@ def show_network(
     chosen = "".join(f", {option}={value!r}" for option, value in options.items())
     console.say(f"{name}: {'x'.join(map(str, shape))} pixels, {classes} classes{chosen}")
     console.say()
-    _print_table(HEADINGS, [_line(row) for row in rows], "<<<>>>>", console)
+    console.table(HEADINGS, [_line(row) for row in rows], "<<<>>>>")
     console.say()
     console.say(f"parameters     {sums['trainable_parameters']:,} trainable, {sums['parameters']:,} in all")
     console.say(f"multiply-adds  {sums['multiply_adds']:,} a picture, of convolutions and dense layers")
@@ -164,14 +164,6 @@ def _pair(sides: Sequence[object]) -> str:
 def _plain(row: LayerRow) -> dict[str, Any]:
     """As JSON can hold it."""
     return {**asdict(row), "stride": row.stride and [float(side) for side in row.stride]}
-
-
-def _print_table(headings: Sequence[str], lines: Sequence[Sequence[str]], sides: str, console: Console) -> None:
-    """Columns as wide as their longest text, "<" to the left and ">" to the right."""
-    widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
-    for line in (headings, *lines):
-        cells = [f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True)]
-        console.say("  ".join(cells).rstrip())
 
 
 def _say_wrapped(title: str, text: str, console: Console) -> None:

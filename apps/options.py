@@ -79,6 +79,9 @@ ScoreName = Annotated[
 FromScratch = Annotated[
     bool, typer.Option("--from-scratch/--no-from-scratch", help="Whether the rules forbid published weights.")
 ]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write logs for TensorBoard, too (needs the extra `tensorboard`).")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error and TensorFlow's own messages.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the --out file.")]

@@ -18,6 +18,7 @@ import apps
 from apps import files
 from apps.recipe import check_choices
 
+LATER = {"tensorboard"}  # fields of an order that runs begun before there were these do not have
 PACKAGES = ("kerascnn", "tensorflow", "keras", "numpy")
 
 
@@ -35,6 +36,7 @@ class Order:
         memory: GiB that decoded pictures may take; None for what is worked out.
         minutes: What the run may take; None for what suits the data.
         checkpoint_minutes: How often a training is written to disk, besides after every epoch.
+        tensorboard: Whether logs for TensorBoard are wanted.
     """
 
     data: str
@@ -46,6 +48,7 @@ class Order:
     memory: float | None = None
     minutes: float | None = None
     checkpoint_minutes: float = 2.0
+    tensorboard: bool = False
 
 
 def find_interrupted(
@@ -80,12 +83,22 @@ def remove_unfinished(run: Path) -> None:
         path.unlink()
 
 
-def write_record(run: Path, order: Order, recipe: Mapping[str, Any], fingerprint: Mapping[str, str]) -> None:
-    """recipe.json: everything needed to repeat the run, and to know a resumed one again."""
+def write_record(
+    run: Path,
+    order: Order,
+    recipe: Mapping[str, Any],
+    fingerprint: Mapping[str, str],
+    group_column: str | None = None,
+) -> None:
+    """recipe.json: everything needed to repeat the run, and to know a resumed one again.
+
+    `group_column` is the column by which pictures are grouped, also where it was worked out.
+    """
     record = {
         **asdict(order),
         "recipe": dict(recipe),
         "fingerprint": fingerprint,
+        "group_column": group_column,
         "command": shlex.join(["kerascnn", *sys.argv[1:]]),
         "versions": package_versions(),
     }
@@ -99,7 +112,7 @@ def read_record(run: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}. Start a new run.") from error
-    needed = {field.name for field in fields(Order)} | {"recipe", "fingerprint", "command", "versions"}
+    needed = {field.name for field in fields(Order)} - LATER | {"recipe", "fingerprint", "command", "versions"}
     if not isinstance(record, dict) or not needed <= set(record):
         raise ValueError(f"{path} is no record of a run. Start a new run.")
     return record
@@ -127,6 +140,7 @@ def kept_order(run: Path, order: Order) -> tuple[Order, dict[str, str]]:
         strict=order.strict or record["strict"],
         memory=record["memory"] if order.memory is None else order.memory,
         minutes=record["minutes"],
+        tensorboard=order.tensorboard or record.get("tensorboard", False),
     )
     return kept, record["fingerprint"]
 

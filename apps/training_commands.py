@@ -24,6 +24,7 @@ from apps.options import (
     Settings,
     Strict,
     Target,
+    TensorBoard,
     Val,
     parse_size,
     parse_val,
@@ -125,6 +126,7 @@ def compete(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write probabilities.csv beside submission.csv.")
     ] = False,
+    tensorboard: TensorBoard = False,
     memory: Memory = None,
     strict: Strict = False,
     dry_run: Annotated[
@@ -177,6 +179,7 @@ def compete(
         memory=memory,
         minutes=minutes,
         checkpoint_minutes=checkpoint_minutes,
+        tensorboard=tensorboard,
     )
     run(
         order,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -462,6 +463,17 @@ def test_refusals_keep_their_status() -> None:
     ):
         answer = ask(Model(Refusal(code, "Words."), x=X), "POST", "/v1/models/model:predict", {"instances": [1]})
         assert (answer.status_code, answer.json()) == (status, {"error": "Words."})
+
+
+def test_full_queue_refuses_before_the_body_is_read(monkeypatch) -> None:
+    full = Refusal(Code.UNAVAILABLE, "The queue is full: 4 of at most 4 rows wait.", 2.0)
+    model = Model({"y": np.ones(1, "float32")}, x=X)
+    assert ask(model, "POST", "/v1/models/model:predict", b"no JSON").status_code == 400
+    monkeypatch.setattr(model, "check_room", Mock(side_effect=full))
+    for verb in ("predict", "classify", "regress"):
+        answer = ask(model, "POST", f"/v1/models/model:{verb}", b"no JSON")
+        assert (answer.status_code, answer.json()) == (503, {"error": full.message})
+        assert answer.headers["retry-after"] == "2"
 
 
 def test_answers_that_have_no_rows_are_refused_in_row_form_only() -> None:

@@ -1,20 +1,29 @@
 """The Open Inference Protocol: requests as arrays, answers, and what a real server says."""
 
+import asyncio
 import base64
 import dataclasses
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
 
+import httpx
 import numpy as np
 import pytest
 from serving_examples import CLASSES, Answer, Server, picture
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from apps.serve.application import make_application
+from apps.serve.batching import Workers
 from apps.serve.binary_tensors import DATATYPES, objects, read_tensor, write_tensor
 from apps.serve.errors import Code, Refusal
 from apps.serve.infer_documents import InferRequest, Wanted, read_infer, read_raw, write_infer
+from apps.serve.metrics import Metrics
+from apps.serve.repository import Repository
 from apps.serve.servable import Servable
 from apps.serve.settings import Settings
 from apps.serve.signature import Signature, TensorSpec
@@ -507,6 +516,24 @@ def test_statistics_count_requests_and_rows(server: Server) -> None:
     for kind in ("success", "fail"):
         assert after["inference_stats"][kind]["count"] - before["inference_stats"][kind]["count"] == 1
     assert [entry["name"] for entry in server.get("/v2/models/stats").json["model_stats"]] == ["half", "tiny"]
+
+
+@pytest.mark.parametrize(("room", "status"), [(None, 400), (Refusal(Code.UNAVAILABLE, "The queue is full."), 503)])
+def test_full_queue_refuses_before_the_body_is_read(room: Refusal | None, status: int) -> None:
+    model = servable({"x": ("float32", [None])})
+    with patch.object(model, "check_room", side_effect=room):
+        repository = cast(Repository, SimpleNamespace(use=lambda *_: nullcontext(model), names=lambda: ["m"]))
+        workers = cast(Workers, SimpleNamespace(longest=lambda: 0.0))
+        application = make_application(repository, workers, Metrics(), Settings())
+
+        async def request() -> httpx.Response:
+            transport = httpx.ASGITransport(application)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.post("/v2/models/m/infer", content=b"no JSON")
+
+        answer = asyncio.run(request())
+    assert answer.status_code == status
+    assert room is None or answer.json() == {"error": room.message}
 
 
 def test_fault_01_what_is_no_request_is_refused(server: Server) -> None:
