@@ -24,7 +24,7 @@ from callbacks.training_curves import LOW
 # Schedules that fall in steps look alike, but have most of the fall behind them at the first one.
 STALLED, AFTER = 0.15, 0.3
 # Deviation of the epochs' training loss from its course, as a share of its level, and of the loss at the beginning: the
-# mean over the same examples hardly moves by chance. Healthy trainings of the tests stay below 0.03.
+# mean over the same examples hardly moves by chance. Where the rate fell in the end, a training may swing before.
 RESTLESS, RESTLESS_OF_START = 0.05, 0.01
 # A straight fall has done half at half the way; a healthy one, which slows down, nearly all.
 STRAIGHT = 0.7
@@ -39,7 +39,7 @@ POOR = 0.8
 # In the later half the loss came down by less than an eighth of its whole fall: there is little to come.
 PLATEAU = 0.12
 # In the last quarter the validation loss came down by a twentieth, and accuracy rose by a point: more is to be had.
-STILL_FALLING, POINT = 0.05, 0.01
+STILL_FALLING, POINT, QUARTER = 0.05, 0.01, 0.75
 # With a rate that ended low, every loss falls at the end: only where training is hardly better than validation can more
 # epochs teach what both lack.
 CLOSE = 0.02
@@ -83,8 +83,8 @@ def _unsettled(case: Case) -> Diagnosis | None:
                     "Use a highest learning rate smaller by a factor of 3 to 10: the epochs at the high one were lost.",
                 )
     swing = wiggle(loss)
-    small = (case.batch_size or USUAL_BATCH) <= SMALL_BATCH
-    if small or len(loss) < 2 * FEW or swing < RESTLESS * late(loss) or swing < RESTLESS_OF_START * case.begin:
+    excused = (case.batch_size or USUAL_BATCH) <= SMALL_BATCH or len(curves.cycles) > 1 or curves.decayed
+    if excused or len(loss) < 2 * FEW or swing < RESTLESS * late(loss) or swing < RESTLESS_OF_START * case.begin:
         return None
     return Diagnosis(
         "rate too high",
@@ -194,6 +194,8 @@ def _not_converged(case: Case) -> Diagnosis | None:
     if count < 2:
         return None
     before = count - 1 - max(count // 4, 1)
+    if curves is case.curves and curves.decayed and case.learned < POOR:  # after a short cycle, its end is no measure
+        before = min(before, int(np.flatnonzero(case.way <= QUARTER)[-1]))
     gain, points = float(loss[before] - loss[-1]), float(accuracy[-1] - accuracy[before])
     gap = float(curves.accuracy[-1] - curves.val_accuracy[-1])
     by_chance = TWICE * wiggle(loss)
@@ -201,7 +203,7 @@ def _not_converged(case: Case) -> Diagnosis | None:
         loss[-1] > np.min(loss)
         or gain < max(STILL_FALLING * loss[before], by_chance)
         or points < POINT
-        or (case.curves.decayed and gap > CLOSE)
+        or (case.curves.decayed and gap > CLOSE and case.learned >= POOR)
     ):
         return None
     if not validated and (case.curves.decayed or case.learned > NEARLY):
