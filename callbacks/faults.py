@@ -26,6 +26,7 @@ STALLED, AFTER = 0.15, 0.3
 # Deviation of the epochs' training loss from its course, as a share of its level, and of the loss at the beginning: the
 # mean over the same examples hardly moves by chance. Where the rate fell in the end, a training may swing before.
 RESTLESS, RESTLESS_OF_START = 0.05, 0.01
+MANY = 10  # epochs, before up and down can be told from a bend
 # A straight fall has done half at half the way; a healthy one, which slows down, nearly all.
 STRAIGHT = 0.7
 # Two orders of magnitude below the usual 1e-3: https://cs231n.github.io/neural-networks-3/#ratio
@@ -84,7 +85,7 @@ def _unsettled(case: Case) -> Diagnosis | None:
                 )
     swing = wiggle(loss)
     excused = (case.batch_size or USUAL_BATCH) <= SMALL_BATCH or len(curves.cycles) > 1 or curves.decayed
-    if excused or len(loss) < 2 * FEW or swing < RESTLESS * late(loss) or swing < RESTLESS_OF_START * case.begin:
+    if excused or len(loss) < MANY or swing < RESTLESS * late(loss) or swing < RESTLESS_OF_START * case.begin:
         return None
     return Diagnosis(
         "rate too high",
@@ -119,12 +120,12 @@ def _too_low(case: Case) -> Diagnosis | None:
 def _over_fitting(case: Case) -> Diagnosis | None:
     """Validation turns round while training goes on, or stays far behind it."""
     curves = case.curves.only(np.flatnonzero(np.isfinite(case.curves.val_loss)))
-    if len(curves.epochs) > 1 and len(curves.cycles) > 1:
+    if cyclic := len(curves.epochs) > 1 and len(curves.cycles) > 1:
         curves = curves.only(curves.cycles)  # between restarts the loss rises and falls with the rate
     if len(curves.epochs) < FEW:
         return None
     losses, low, end = curves.val_loss, int(np.argmin(curves.val_loss)), len(curves.epochs) - 1
-    tail = losses[end - max((end - low) // 3, 1) :] if end - low > 1 else losses[low : low + 1]
+    tail = losses[end - max((end - low) // 3, 1) :] if end - low > (0 if cyclic else 1) else losses[low : low + 1]
     rise = float(np.min(tail) - losses[low])
     start = np.nanmax([case.begin, curves.uniform])
     turned = rise > RISE * losses[low] and rise > RISE_OF_START * start and curves.loss[end] < curves.loss[low]
@@ -232,7 +233,7 @@ def _noisy(case: Case) -> Diagnosis | None:
     if len(inner) > 4 * FEW and (small or not case.batch_size) and jumps(inner, case.begin):
         values, what, batches = inner, "training loss", f"{np.median(case.inner.batches):.0f} batches{size}"
         where = f"over windows of {batches}"
-    elif len(validated) >= 2 * FEW and not case.curves.decayed and jumps(validated, case.begin):
+    elif len(validated) >= MANY and not case.curves.decayed and jumps(validated, case.begin):
         values, what, where = validated, "validation loss", "from epoch to epoch"
     else:
         return None

@@ -57,9 +57,8 @@ def train(digits: SimpleNamespace) -> Callable[..., keras.callbacks.History]:
             variable.assign(value)
         if not callable(rate):
             model.optimizer.learning_rate = rate
-        return fit(
-            model, SimpleNamespace(**{**vars(digits), **data}), epochs, batch, [rate()] if callable(rate) else []
-        )
+        used = [*callbacks, rate()] if callable(rate) else callbacks
+        return fit(model, SimpleNamespace(**{**vars(digits), **data}), epochs, batch, used)
 
     return run
 
@@ -229,8 +228,8 @@ def test_over_fitting_tells_the_turning_point() -> None:
     (found,) = diagnose(OVER_FITTED, classes=10)
     assert found.kind == "over-fitting"
     assert found.evidence == (
-        "Validation loss was lowest in epoch 3 (0.81) and rose to 1.32 by epoch 6, while training loss fell from 0.6 to "
-        "0.05. In epoch 6 accuracy is 100.0% in training and 70.0% in validation."
+        "Validation loss was lowest in epoch 3 (0.81) and rose to 1.32 by epoch 6, while training loss fell from "
+        "0.6 to 0.05. In epoch 6 accuracy is 100.0% in training and 70.0% in validation."
     )
 
 
@@ -293,7 +292,7 @@ def test_rise_at_the_restarts_of_snapshot_cycles_is_healthy() -> None:
     rate = [0.1, 0.05, 0.001] * 3
     loss = [1.5, 0.8, 0.4, 0.6, 0.4, 0.25, 0.5, 0.35, 0.2]
     validation = [1.3, 0.8, 0.5, 0.9, 0.6, 0.45, 0.8, 0.55, 0.44]
-    assert only_healthy({"loss": loss, "val_loss": validation, "learning_rate": rate})
+    assert only_healthy({"loss": loss, "val_loss": validation, "lr": rate})
     assert first({"loss": loss, "val_loss": [*validation[:-1], 0.7], "lr": rate}).kind == "over-fitting"
 
 
