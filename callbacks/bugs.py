@@ -205,9 +205,8 @@ def share_usual(values: np.ndarray) -> float:
 
 def _creeps(case: Case, output: Output, loss: np.ndarray) -> bool:
     """Whether training and validation loss fall in nearly every epoch, on a straight line."""
-    uniform = math.log(output.classes) if output.classes else math.nan
-    if not np.isfinite(output.val_loss).all() or abs(loss[-1] / uniform - 1) < ABOVE_UNIFORM - 1:
-        return False  # nobody can say; or it came to equal probabilities, which needs no learning
+    if not np.isfinite(output.val_loss).all():
+        return False
     steady = all(np.mean(np.diff(values) < 0) > STEADY for values in (loss, output.val_loss))
     return steady and loss[0] - case.at(loss, 0.5) < STRAIGHT * (loss[0] - loss[-1])
 

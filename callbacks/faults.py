@@ -125,7 +125,8 @@ def _over_fitting(case: Case) -> Diagnosis | None:
     if len(curves.epochs) < FEW:
         return None
     losses, low, end = curves.val_loss, int(np.argmin(curves.val_loss)), len(curves.epochs) - 1
-    tail = losses[end - max((end - low) // 3, 1) :] if end - low > (0 if cyclic else 1) else losses[low : low + 1]
+    least = 1 if cyclic else 2  # the last third since then
+    tail = losses[end + 1 - max((end - low) // 3, least) :] if end - low >= least else losses[low : low + 1]
     rise = float(np.min(tail) - losses[low])
     start = np.nanmax([case.begin, curves.uniform])
     turned = rise > RISE * losses[low] and rise > RISE_OF_START * start and curves.loss[end] < curves.loss[low]
@@ -233,7 +234,11 @@ def _noisy(case: Case) -> Diagnosis | None:
     if len(inner) > 4 * FEW and (small or not case.batch_size) and jumps(inner, case.begin):
         values, what, batches = inner, "training loss", f"{np.median(case.inner.batches):.0f} batches{size}"
         where = f"over windows of {batches}"
-    elif len(validated) >= MANY and not case.curves.decayed and jumps(validated, case.begin):
+    elif (
+        len(validated) >= (2 * FEW if small and case.batch_size else MANY)
+        and not case.curves.decayed
+        and jumps(validated, case.begin)
+    ):
         values, what, where = validated, "validation loss", "from epoch to epoch"
     else:
         return None
