@@ -6,7 +6,7 @@ EXTRAS := .venv/extras-installed
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet -c constraints.txt
 # What must hold on JAX too: everything about the packages `callbacks` and `kerascnn`.
 ON_JAX := callbacks kerascnn $(addprefix tests/test_,$(addsuffix .py,alarms architectures arithmetic batch_size borrow callbacks checkpoint combinators \
-	curves deadline decoders divergence families fold freeze fully_convolutional gradient_noise groups imports interrupt json_log \
+	curves deadline decoders diagnosis divergence families fold freeze fully_convolutional gradient_noise groups imports interrupt json_log \
 	lr_finder monitor multi_task network_contract optimizers pages plateau rate_callbacks schedules snapshot_ensemble \
 	hardest steps throughput training weight_average whitening))
 

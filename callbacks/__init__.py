@@ -13,6 +13,7 @@ from callbacks.cyclic_schedules import (
     WarmRestartsSchedule,
 )
 from callbacks.deadline import Deadline
+from callbacks.diagnosis import Diagnosis, diagnose
 from callbacks.divergence import TerminateOnDivergence
 from callbacks.early_stopping import EarlyStopping
 from callbacks.filters import first_layer_filters, plot_filters
@@ -45,6 +46,7 @@ from callbacks.snapshot_ensemble import SnapshotEnsemble
 from callbacks.snapshots import read_snapshot
 from callbacks.steps import Steps
 from callbacks.throughput import Throughput
+from callbacks.training_curves import loss_windows
 from callbacks.weight_average import WeightAverage
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "CyclicLR",
     "CyclicMomentum",
     "Deadline",
+    "Diagnosis",
     "EarlyStopping",
     "ExampleLoss",
     "ExpRangeSchedule",
@@ -103,10 +106,12 @@ __all__ = [
     "WarmRestartsSchedule",
     "WarmUp",
     "WeightAverage",
+    "diagnose",
     "discriminative_rates",
     "first_layer_filters",
     "get_optimizer",
     "linear_scaling",
+    "loss_windows",
     "one_cycle",
     "plot_filters",
     "read_log",
