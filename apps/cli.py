@@ -7,7 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from apps.options import Data, Debug, Group, IdColumn, Overwrite, Quiet, Strict, Target, parse_size
+from apps.options import Data, Debug, Group, IdColumn, ImageSize, Overwrite, Quiet, Strict, Target, parse_size
 from apps.serve_command import serve
 from apps.startup import import_tensorflow
 from apps.training_commands import check, compete, lr_find, search, show
@@ -176,6 +176,70 @@ def export(
         explain=explain,
         out=out,
         name=name,
+        console=Console(quiet),
+    )
+
+
+@app.command()
+def explain(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="RUN_OR_MODEL", help="A finished run, such as runs/digits, or a .keras file."),
+    ],
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PICTURE]...",
+            help="Picture files, folders and CSV lists.",
+            show_default="mistakes and typical ones of the run's held-out pictures",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Page to write.", show_default="RUN/explain.html, or NAME-explain.html")
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="Layer to look at; repeat for several.", show_default="four, spread over the depth"),
+    ] = None,
+    class_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="[HEAD=]NAME",
+            help="Class to make a picture of; repeat for several.",
+            show_default="the first 10",
+        ),
+    ] = None,
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER:CHANNEL",
+            help="Unit to make a picture of; repeat for several.",
+            show_default="the strongest 3 of every layer",
+        ),
+    ] = None,
+    image_size: ImageSize = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of making a picture: more take longer.")] = 192,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a network looks at: filters, Grad-CAM, occlusion, feature maps, and pictures that it answers to most."""
+    size = parse_size(image_size)
+    import_tensorflow(debug)
+    from apps.console import Console
+    from apps.explain.command import explain as run
+
+    run(
+        source,
+        pictures or [],
+        out=out,
+        layers=layer or [],
+        classes=class_name or [],
+        units=unit or [],
+        size=size,
+        steps=steps,
+        overwrite=overwrite,
         console=Console(quiet),
     )
 

@@ -15,7 +15,7 @@ from callbacks.cyclic_schedules import (
 from callbacks.deadline import Deadline
 from callbacks.divergence import TerminateOnDivergence
 from callbacks.early_stopping import EarlyStopping
-from callbacks.filters import first_layer_filters, plot_filters
+from callbacks.filters import filter_roughness, first_layer_filters, plot_filters
 from callbacks.freeze import Freeze
 from callbacks.gradient_noise import GradientNoise
 from callbacks.groups import NO_DECAY, ParameterGroup, discriminative_rates
@@ -104,6 +104,7 @@ __all__ = [
     "WarmUp",
     "WeightAverage",
     "discriminative_rates",
+    "filter_roughness",
     "first_layer_filters",
     "get_optimizer",
     "linear_scaling",
