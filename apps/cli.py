@@ -224,7 +224,7 @@ def explain(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a network looks at: filters, Grad-CAM, occlusion, feature maps, and pictures that it answers to most."""
+    """Show what a network looks at: filters, Grad-CAM, occlusion, feature maps, pictures made to excite it."""
     size = parse_size(image_size)
     import_tensorflow(debug)
     from apps.console import Console

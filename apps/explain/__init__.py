@@ -11,7 +11,7 @@ from apps.explain.exciting import most_exciting
 from apps.explain.filters import describe_filters
 from apps.explain.grad_cam import class_maps
 from apps.explain.maps import feature_maps, strongest_channels
-from apps.explain.maximisation import Target, colours_of, maximise, target_values
+from apps.explain.maximisation import Target, colours_of, maximise, maximise_beyond, target_values
 from apps.explain.network import Network, open_network
 from apps.explain.occlusion import occlusion_maps
 from apps.explain.receptive import Box, receptive_box
@@ -27,6 +27,7 @@ __all__ = [
     "feature_maps",
     "hidden_units",
     "maximise",
+    "maximise_beyond",
     "most_exciting",
     "occlusion_maps",
     "open_network",

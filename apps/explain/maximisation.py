@@ -50,6 +50,7 @@ def maximise(
     *,
     steps: int = 192,
     colours: np.ndarray | None = None,
+    begin: np.ndarray | None = None,
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +66,8 @@ def maximise(
         targets: What is maximised; all at the same time.
         steps: Of the climb.
         colours: [channels, channels] that mixes the colours, see `colours_of`; each for itself where None.
-        seed: Of the beginning and the shifts.
+        begin: A picture for every target to begin with, uint8 [targets, height, width, channels]; noise where None.
+        seed: Of the noise and the shifts.
         on_progress: Called with the steps done, times the targets.
 
     Sources: https://distill.pub/2017/feature-visualization, https://arxiv.org/abs/1506.06579
@@ -76,12 +78,46 @@ def maximise(
     pictures, values = [], []
     for start in range(0, len(targets), at_a_time):
         some = targets[start : start + at_a_time]
+        first = None if begin is None else begin[start : start + at_a_time]
         best = np.empty(0), np.empty(0)
-        for done, best in enumerate(_climb(network, some, steps, colours, seed)):  # noqa: B007  (used: the last one)
+        for done, best in enumerate(_climb(network, some, steps, colours, first, seed)):  # noqa: B007  (used: the last one)
             on_progress(start * steps + min(done * CHECKED_EVERY, steps) * len(some))
         pictures.append(best[0])
         values.append(best[1])
     return np.concatenate(pictures), np.concatenate(values)
+
+
+def maximise_beyond(
+    network: Network,
+    targets: Sequence[Target],
+    pixels: np.ndarray,
+    *,
+    steps: int = 192,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`maximise` in the colours of real pictures, and further than any of these.
+
+    Where the climb from noise ends below the best real picture, another begins there.
+
+    Args:
+        network: Of `open_network`.
+        targets: What is maximised.
+        pixels: The real pictures, uint8 [N, height, width, channels].
+        steps: Of each climb.
+        on_progress: Called with the steps done, times the targets; the second climbs are not counted.
+
+    Returns:
+        The pictures, their values, and those of the real pictures [N, targets].
+    """
+    colours, real = colours_of(pixels), target_values(network, targets, pixels)
+    pictures, values = maximise(network, targets, steps=steps, colours=colours, on_progress=on_progress)
+    below = np.flatnonzero(values <= real.max(axis=0))
+    if len(below):
+        begin = pixels[real[:, below].argmax(axis=0)]
+        others = maximise(network, [targets[int(row)] for row in below], steps=steps, colours=colours, begin=begin)
+        higher = others[1] > values[below]
+        pictures[below[higher]], values[below[higher]] = others[0][higher], others[1][higher]
+    return pictures, values, real
 
 
 def colours_of(pixels: np.ndarray) -> np.ndarray:
@@ -119,21 +155,26 @@ def _measured(network: Network, targets: Sequence[Target]) -> tuple[keras.Model,
 
 
 def _climb(
-    network: Network, targets: Sequence[Target], steps: int, colours: np.ndarray | None, seed: int
+    network: Network,
+    targets: Sequence[Target],
+    steps: int,
+    colours: np.ndarray | None,
+    begin: np.ndarray | None,
+    seed: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The best pictures so far and their values, at the beginning and after every eighth step."""
     model, columns = _measured(network, targets)
     (height, width), channels = network.size, network.channels
-    mix = tf.constant(np.eye(channels) if colours is None else colours, tf.float32)
-    scale = tf.constant(_scale(height, width), tf.float32)
+    mix = np.eye(channels, dtype="float32") if colours is None else colours
+    scale = _scale(height, width)
     shape = (2, len(targets), channels, height, width // 2 + 1)
-    spectrum = keras.Variable(0.1 * tf.random.stateless_normal(shape, (seed, 0)), dtype="float32")
+    spectrum = keras.Variable(tf.zeros(shape), dtype="float32")
     optimizer = keras.optimizers.Adam(RATE)
     optimizer.build([spectrum])
     most = (max(1, height // 16), max(1, width // 16))
 
     def draw() -> tf.Tensor:
-        planes = tf.signal.irfft2d(tf.complex(spectrum[0], spectrum[1]) * tf.cast(scale, tf.complex64), [height, width])
+        planes = tf.signal.irfft2d(tf.complex(spectrum[0], spectrum[1]) * scale, [height, width])
         return 255.0 * tf.sigmoid(tf.tensordot(tf.transpose(planes, [0, 2, 3, 1]), mix, 1))
 
     def measure(pixels: tf.Tensor) -> tf.Tensor:
@@ -158,6 +199,16 @@ def _climb(
         rounded = tf.round(draw())
         return tf.cast(rounded, tf.uint8), measure(rounded)
 
+    @tf.function
+    def slopes() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(measure(draw()))
+        return tf.reduce_max(tf.abs(tape.gradient(total, spectrum.value)), axis=(0, 2, 3, 4))
+
+    if begin is None:
+        _begin_with_noise(spectrum, slopes, seed)
+    else:
+        spectrum.assign(_spectrum_of(begin, mix, scale))
     best, values = (part.numpy() for part in look())
     yield best, values
     for number in range(steps):
@@ -169,7 +220,26 @@ def _climb(
             yield best, values
 
 
+def _begin_with_noise(spectrum: keras.Variable, slopes: Callable[[], tf.Tensor], seed: int) -> None:
+    """Noise for every target; stronger noise, up to 64 times, where a unit is silent and so shows no way up."""
+    silent = np.ones(spectrum.shape[1], bool)
+    for trial in range(13):
+        noise = 0.1 * 2 ** (trial / 2) * tf.random.stateless_normal(spectrum.shape, (seed, trial))
+        spectrum.assign(tf.where(silent[None, :, None, None, None], noise, spectrum.value))
+        silent = slopes().numpy() == 0
+        if not silent.any():
+            break
+
+
 def _scale(height: int, width: int) -> np.ndarray:
     """What the coefficients [height, width // 2 + 1] are multiplied by: one over their frequency, as in photographs."""
     frequencies = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    return np.sqrt(height * width) / np.maximum(frequencies * max(height, width), 1.0)
+    return (np.sqrt(height * width) / np.maximum(frequencies * max(height, width), 1.0)).astype("complex64")
+
+
+def _spectrum_of(pictures: np.ndarray, mix: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The coefficients that draw these pictures; black and white are drawn as nearly so."""
+    share = np.clip(pictures / 255.0, 1 / 255, 254 / 255)
+    planes = (np.log(share / (1 - share)) @ np.linalg.pinv(mix)).transpose(0, 3, 1, 2)
+    spectrum = np.fft.rfft2(planes) / scale
+    return np.stack([spectrum.real, spectrum.imag])

@@ -101,10 +101,13 @@ def open_network(
     """
     plain = functional(model)
     if len(plain.inputs) != 1 or len(plain.inputs[0].shape) != 4 or plain.inputs[0].shape[-1] not in CHANNELS:
-        found = ", ".join(str(tuple(tensor.shape)) for tensor in plain.inputs)
-        raise ValueError(f"Expected a network of pictures [N, height, width, 1 or 3]. {model.name!r} takes {found}.")
-    pixels = keras.Input((*_size(plain, size), plain.inputs[0].shape[-1]), dtype="float32", name="looked_at")
-    outputs = _laid_open(plain, pixels)
+        taken = ", ".join(str(tuple(tensor.shape)) for tensor in plain.inputs)
+        raise ValueError(f"Expected a network of pictures [N, height, width, 1 or 3]. {model.name!r} takes {taken}.")
+    found = _size(plain, size)
+    pixels, outputs = plain.inputs[0], plain.output
+    if None in pixels.shape[1:3] or any(isinstance(layer, keras.Model) for layer in plain.layers):
+        pixels = keras.Input((*found, pixels.shape[-1]), name="looked_at")
+        outputs = _laid_open(plain, pixels)
     heads = _heads(plain, outputs)
     names = {head: (names or {}).get(head, head) for head in heads}
     logits = {names[head]: _before_softmax(tensor) for head, tensor in heads.items()}

@@ -12,7 +12,7 @@ from apps.explain.exciting import most_exciting
 from apps.explain.filters import describe_filters
 from apps.explain.grad_cam import class_maps
 from apps.explain.maps import feature_maps, strongest_channels
-from apps.explain.maximisation import Target, colours_of, maximise, target_values
+from apps.explain.maximisation import Target, maximise, maximise_beyond, target_values
 from apps.explain.network import Network, has_maps
 from apps.explain.occlusion import occlusion_maps
 from apps.explain.receptive import framed, receptive_box
@@ -154,9 +154,13 @@ def maximised_section(
     on_progress: Callable[[int], None],
 ) -> list[dict[str, Any]]:
     """The picture made for every target, its value, the largest of real pictures, and which those are."""
-    colours = None if reference is None else colours_of(reference.pixels)
-    pictures, values = maximise(network, targets, steps=steps, colours=colours, on_progress=on_progress)
-    real = None if reference is None else target_values(network, targets, reference.pixels)
+    if reference is None:
+        pictures, values = maximise(network, targets, steps=steps, on_progress=on_progress)
+        real = None
+    else:
+        pictures, values, real = maximise_beyond(
+            network, targets, reference.pixels, steps=steps, on_progress=on_progress
+        )
     rows = []
     for number, (target, picture, value) in enumerate(zip(targets, pictures, values.tolist(), strict=True)):
         name = network.classes[target.where][target.number] if target.is_class else str(target.number)
