@@ -11,6 +11,7 @@ from test_network_contract import networks, random_batch, small_network
 
 import kerascnn
 from apps import explain
+from apps.explain import maximisation
 from apps.explain.asked import parse_asked
 from apps.explain.drawings import heated
 from apps.explain.receptive import framed
@@ -221,19 +222,35 @@ def test_more_steps_never_give_less_since_the_best_are_kept() -> None:
     assert (np.diff(values, axis=0) >= 0).all()
 
 
-def test_a_silent_unit_is_climbed_from_stronger_noise_or_from_a_real_picture() -> None:
-    model = two_headed()
-    model.get_layer("second").bias.assign(np.full(8, -0.9))
-    network = explain.open_network(model)
-    units = [explain.Target("second_act", number, False) for number in range(8)]
-    grey = explain.target_values(network, units, np.full((1, 12, 12, 3), 128, "uint8"))[0]
-    assert (grey == 0).sum() >= 2  # shows no way up from there
-    pictures = np.concatenate([random_pictures(50), np.zeros((1, 12, 12, 3), "uint8")])
-    made, values, real = explain.maximise_beyond(network, units, pictures, steps=16)
-    assert (values > real.max(axis=0)).all()
-    begun, started = explain.maximise(network, units, steps=1, begin=made)
-    np.testing.assert_allclose(started, np.maximum(values, started), rtol=0.02)
-    assert np.abs(begun.astype(int) - made).mean() < 30
+def silent_on_grey() -> tuple[explain.Network, explain.Target]:
+    """A unit that answers to patches of 4x4 pixels that are red by more than 80 %."""
+    inputs = keras.Input((12, 12, 3))
+    red = layers.Conv2D(1, 4, activation="relu", name="red")
+    x = layers.GlobalMaxPooling2D()(red(layers.Rescaling(1 / 255)(inputs)))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    red.set_weights([np.tile(np.array([1.0, 0, 0])[:, None] / 16, (4, 4, 1, 1)), np.array([-0.8])])
+    return explain.open_network(model), explain.Target("red", 0, False)
+
+
+def test_a_unit_that_is_silent_on_weak_noise_is_climbed_from_stronger_noise() -> None:
+    network, unit = silent_on_grey()
+    assert explain.target_values(network, [unit], np.full((1, 12, 12, 3), 128, "uint8")) == 0
+    _, values = explain.maximise(network, [unit], steps=40)
+    assert values > 0.15  # of 0.2
+
+
+def test_a_climb_may_begin_with_a_picture_and_does_where_noise_ends_below_the_best(monkeypatch) -> None:
+    network, unit = silent_on_grey()
+    pictures = random_pictures(5)
+    pictures[3] = (240, 20, 20)
+    begun, values = explain.maximise(network, [unit], steps=1, begin=pictures[3:4])
+    assert values == pytest.approx(240 / 255 - 0.8, abs=0.03)
+    assert np.abs(begun.astype(int) - pictures[3]).mean() < 15
+    monkeypatch.setattr(maximisation, "_begin_with_noise", lambda spectrum, slopes, seed: None)  # all grey: no way up
+    assert explain.maximise(network, [unit], steps=8)[1] == 0
+    _, values, real = explain.maximise_beyond(network, [unit], pictures, steps=8)
+    assert real.max() == pytest.approx(240 / 255 - 0.8, abs=1e-3)
+    assert values > real.max()
 
 
 def test_pictures_made_after_grey_ones_are_grey() -> None:
