@@ -114,7 +114,7 @@ class Parts:
         if missing:
             self.leave_out("Grad-CAM", missing)
         what = "occlusion" if missing else "Grad-CAM and occlusion"
-        self.say("pictures", f"{what} of {len(rows)} pictures and {len(network.classes)} heads")
+        self.say("pictures", f"{what} of {', '.join(shown.names)}")
 
     def maps(self, network: Network, shown: Pictures, layers: Sequence[str]) -> None:
         """Feature maps."""
