@@ -7,7 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from apps.looking_commands import compare, report
+from apps.looking_commands import compare, explain, report
 from apps.options import Data, Debug, Group, IdColumn, Overwrite, Quiet, Strict, Target, parse_size
 from apps.serve_command import serve
 from apps.startup import import_tensorflow
@@ -40,7 +40,7 @@ def _common(
     pass
 
 
-for command in (compete, check, search, lr_find, show, report, compare):
+for command in (compete, check, search, lr_find, show, report, explain, compare):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

@@ -16,7 +16,7 @@ from callbacks.deadline import Deadline
 from callbacks.diagnosis import Diagnosis, diagnose
 from callbacks.divergence import TerminateOnDivergence
 from callbacks.early_stopping import EarlyStopping
-from callbacks.filters import first_layer_filters, plot_filters
+from callbacks.filters import filter_roughness, first_layer_filters, plot_filters
 from callbacks.freeze import Freeze
 from callbacks.gradient_noise import GradientNoise
 from callbacks.groups import NO_DECAY, ParameterGroup, discriminative_rates
@@ -108,6 +108,7 @@ __all__ = [
     "WeightAverage",
     "diagnose",
     "discriminative_rates",
+    "filter_roughness",
     "first_layer_filters",
     "get_optimizer",
     "linear_scaling",

@@ -10,6 +10,18 @@ import numpy as np
 from callbacks.plots import new_figure, save_figure
 
 
+def first_convolution(model: keras.Model) -> keras.layers.Layer:
+    """The first two-dimensional convolution with weights, also inside nested models.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for layer in _in_order(model):
+        if isinstance(layer, keras.layers.Conv2D) and getattr(layer, "kernel", None) is not None:
+            return layer
+    raise ValueError(f"The model {model.name!r} has no Conv2D layer with weights, so there are no filters to show.")
+
+
 def first_layer_filters(model: keras.Model) -> np.ndarray:
     """The kernels of the first two-dimensional convolution: [n, h, w, c], each scaled to 0 to 1 by itself.
 
@@ -19,14 +31,40 @@ def first_layer_filters(model: keras.Model) -> np.ndarray:
     Raises:
         ValueError: The model has no two-dimensional convolution with weights.
     """
-    for layer in _in_order(model):
-        kernel = getattr(layer, "kernel", None) if isinstance(layer, keras.layers.Conv2D) else None
-        if kernel is not None:
-            filters = np.array(keras.ops.convert_to_numpy(kernel), "float32").transpose(3, 0, 1, 2)
-            low = filters.min(axis=(1, 2, 3), keepdims=True)
-            span = filters.max(axis=(1, 2, 3), keepdims=True) - low
-            return (filters - low) / np.where(span > 0, span, 1.0)
-    raise ValueError(f"The model {model.name!r} has no Conv2D layer with weights, so there are no filters to show.")
+    kernel = keras.ops.convert_to_numpy(first_convolution(model).kernel)
+    filters = np.array(kernel, "float32").transpose(3, 0, 1, 2)
+    low = filters.min(axis=(1, 2, 3), keepdims=True)
+    span = filters.max(axis=(1, 2, 3), keepdims=True) - low
+    return (filters - low) / np.where(span > 0, span, 1.0)
+
+
+def filter_roughness(filters: np.ndarray) -> np.ndarray:
+    """How little the neighbouring weights of filters have to do with each other: [n].
+
+    The mean squared difference of weights next to each other (down and across, within a channel), divided by twice
+    their unbiased variance, both summed over the channels. It is 1 in the mean over all orders of the same weights,
+    which is what noise has. Smooth filters are near 0, a chequerboard is near 2.
+
+    Args:
+        filters: [n, h, w, c], as `first_layer_filters` gives them; a scale or an offset changes nothing.
+
+    Returns:
+        float64; NaN for a filter that has no neighbours (1x1) or only equal weights.
+
+    >>> ramp, board = np.add.outer(np.arange(5), np.arange(5)), np.indices((5, 5)).sum(axis=0) % 2
+    >>> filter_roughness(np.stack([ramp, board])[..., None]).round(2)
+    array([0.12, 1.92])
+    """
+    filters = np.asarray(filters, "float64")
+    height, width = filters.shape[1:3]
+    pairs = (height - 1) * width + height * (width - 1)
+    if not pairs:
+        return np.full(len(filters), np.nan)
+    squares = [np.square(np.diff(filters, axis=axis)).sum(axis=(1, 2, 3)) for axis in (1, 2)]
+    variance = filters.var(axis=(1, 2), ddof=1).sum(axis=-1)
+    rough = np.full(len(filters), np.nan)
+    np.divide(sum(squares) / pairs, 2 * variance, out=rough, where=variance > 0)
+    return rough
 
 
 def _in_order(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:

@@ -150,6 +150,19 @@ class Probe:
         return outputs, gradients
 
 
+def output_statistics(model: keras.Model, x: Any) -> dict[str, dict[str, Any]]:
+    """`ACTIVATION_STATISTICS` and "percentiles" of every layer with weights or an activation, of one batch.
+
+    Args:
+        model: Functional or Sequential, built; it need not be compiled.
+        x: The batch, as the model takes it.
+    """
+    found = list(_outputs(model))
+    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    vectors = keras.Model(inputs, [vector for _, _, _, vector, _ in found])(x, training=False)
+    return {name: _named(vector, ACTIVATION_STATISTICS) for (name, *_), vector in zip(found, vectors, strict=True)}
+
+
 def _outputs(model: keras.Model) -> Iterator[tuple[str, Any, str, Any, bool]]:
     """(name, layer, activation function, statistics, whether it is an output of the model) from input to output.
 
@@ -168,7 +181,7 @@ def _outputs(model: keras.Model) -> Iterator[tuple[str, Any, str, Any, bool]]:
                 for (part, deep, function, _, end), vector in zip(inner, keras.tree.flatten(vectors), strict=True):
                     yield f"{name}/{part}", deep, function, vector, end and id(node) in ends
             continue
-        function = _function_of(layer)
+        function = function_of(layer)
         if function != "linear" or getattr(layer, "weights", None):
             order = getattr(layer, "data_format", None) or keras.config.image_data_format()
             output = node.output_tensors[0]
@@ -200,7 +213,7 @@ def _node_of(tensor: Any) -> Any:
     return tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]
 
 
-def _function_of(layer: Any) -> str:
+def function_of(layer: Any) -> str:
     """The name of a layer's activation function, "linear" where it has none."""
     function = getattr(layer, "activation", None)
     name = type(layer).__name__ if function is None else getattr(function, "__name__", type(function).__name__)

@@ -67,14 +67,31 @@ def layer_table(model: keras.Model) -> list[LayerRow]:
     >>> row.output_shape, row.receptive_field, row.parameters, row.multiply_adds
     ((112, 112, 64), (7, 7), 9472, 118013952)
     """
+    rows: list[LayerRow] = []
+    _walk(model, _starts(model), "", rows, set())
+    return rows
+
+
+def output_views(model: keras.Model) -> list[View | None]:
+    """Which pixels of the picture the units of every output of a model see; None where units have no place.
+
+    >>> import keras
+    >>> pixels = keras.Input((224, 224, 3))
+    >>> (view,) = output_views(keras.Model(pixels, keras.layers.Conv2D(8, 7, 2, padding="same")(pixels)))
+    >>> view.down.first(56), view.down.last(56)
+    (110, 116)
+    """
+    return _walk(model, _starts(model), "", [], set())
+
+
+def _starts(model: keras.Model) -> list[View | None]:
+    """How the inputs of a model are seen by themselves."""
     if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
         raise ValueError(
             f"`layer_table` reads Functional and Sequential models that know their input. {type(model).__name__} "
             f"{model.name!r} is another kind, or has no `keras.Input`."
         )
-    rows: list[LayerRow] = []
-    _walk(model, [View() if len(tensor.shape) == 4 else None for tensor in model.inputs], "", rows, set())
-    return rows
+    return [View() if len(tensor.shape) == 4 else None for tensor in model.inputs]
 
 
 def multiply_adds(model_or_rows: keras.Model | Iterable[LayerRow]) -> int:

@@ -16,7 +16,7 @@ INK, LINE = "#1d2126", "#d8dad6"
 # Of lines, to be told apart on white and on black.
 SERIES = ("#3d7fd6", "#d9772b", "#2f9e74", "#b2509e", "#c9463d", "#8a8d2e", "#6f6bd1", "#7f7f7f")
 FEW_PIXELS = 64  # pictures no larger are kept exact, and enlarged without smoothing
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -47,9 +47,10 @@ def new_figure(rows: int = 1, columns: int = 1, width: float = 5.2, height: floa
         subplots: What `Figure.subplots` takes besides.
     """
     import matplotlib
+    from cycler import cycler
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**STYLE, "axes.prop_cycle": matplotlib.cycler(color=SERIES)}):
+    with matplotlib.rc_context({**STYLE, "axes.prop_cycle": cycler(color=SERIES)}):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, **subplots)
     return figure, axes

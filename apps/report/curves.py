@@ -22,32 +22,45 @@ def draw_curves(trainings: Sequence[Rows], windows: Rows = (), best_epoch: int |
         best_epoch: Of the first network, marked; None marks nothing.
     """
     panels = panels_of(trainings)
-    figure, grid = new_figure(
-        len(panels), 1, height=1.2 + 1.5 * len(panels), sharex=True, squeeze=False,
-        height_ratios=[2.0 if title in ("loss", "score") else 1.0 for title in panels],
-    )  # fmt: skip
+    ratios = [2.0 if title in ("loss", "score") else 1.0 for title in panels]
+    height = 1.2 + 1.5 * len(panels)
+    figure, grid = new_figure(len(panels), 1, height=height, sharex=True, squeeze=False, height_ratios=ratios)
     for (title, names), axes in zip(panels.items(), grid[:, 0], strict=True):
-        if title == "loss" and windows:
-            axes.plot(
-                [row["epoch"] for row in windows], [row["loss"] for row in windows],
-                color=SERIES[0], alpha=0.3, linewidth=1, label="loss between epochs",
-            )  # fmt: skip
-        for number, rows in enumerate(trainings):
-            epochs = [row["epoch"] for row in rows]
-            for place, name in enumerate(names):
-                colour = SERIES[(number if len(trainings) > 1 else _colour(name, names, place)) % len(SERIES)]
-                label = name if number == 0 and len(trainings) == 1 else None
-                values = [row.get(name, math.nan) for row in rows]
-                axes.plot(epochs, values, "-" if "val_" in name or name in ("lr", "momentum") else "--", color=colour, label=label, linewidth=1.5)
-        if best_epoch is not None and len(trainings) == 1:
-            axes.axvline(best_epoch, color=INK, linewidth=0.8, linestyle=":")
         axes.set_ylabel(title)
-        if len(trainings) == 1 and 1 < len(names) <= MOST_NAMED:
+        if title == "loss":
+            _draw_windows(axes, windows)
+        if len(trainings) > 1:
+            for number, rows in enumerate(trainings):
+                _draw_lines(axes, rows, dict.fromkeys(names, SERIES[number % len(SERIES)]))
+            continue
+        _draw_lines(axes, trainings[0], _colours(names))
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=INK, linewidth=0.8, linestyle=":")
+        if 1 < len(names) <= MOST_NAMED:
             axes.legend(loc="best", fontsize=8)
-        if title == "loss" and len(trainings) == 1:
+        if title == "loss":
             axes.set_ylim(*_limits([row[name] for row in trainings[0] for name in names if name in row]))
     grid[-1, 0].set_xlabel("epoch")
     return as_svg(figure, describe_curves(trainings[0], list(panels)))
+
+
+def _draw_windows(axes: Any, windows: Rows) -> None:
+    epochs, losses = [row["epoch"] for row in windows], [row["loss"] for row in windows]
+    axes.plot(epochs, losses, color=SERIES[0], alpha=0.3, linewidth=1, label="loss between epochs" if windows else None)
+
+
+def _draw_lines(axes: Any, rows: Rows, colours: Mapping[str, str]) -> None:
+    """Some columns of the history; what is of the training pictures dashed."""
+    for name, colour in colours.items():
+        style = "-" if name.startswith("val_") or name in ("lr", "momentum") else "--"
+        values = [row.get(name, math.nan) for row in rows]
+        axes.plot([row["epoch"] for row in rows], values, style, color=colour, label=name, linewidth=1.5)
+
+
+def _colours(names: Sequence[str]) -> dict[str, str]:
+    """Training and validation of one score have one colour."""
+    plain = list(dict.fromkeys(name.removeprefix("val_") for name in names))
+    return {name: SERIES[plain.index(name.removeprefix("val_")) % len(SERIES)] for name in names}
 
 
 def panels_of(trainings: Sequence[Rows]) -> dict[str, list[str]]:
@@ -71,12 +84,6 @@ def describe_curves(rows: Rows, titles: Sequence[str]) -> str:
         if name in first and name not in ("epoch", "seconds") and not name.startswith("raw_")
     ]
     return f"{', '.join(titles)} over {len(rows)} epochs: {', '.join(parts)}.".capitalize()
-
-
-def _colour(name: str, names: Sequence[str], place: int) -> int:
-    """Training and validation of one score have one colour."""
-    plain = name.replace("val_", "")
-    return next((number for number, other in enumerate(names) if other.replace("val_", "") == plain), place)
 
 
 def _limits(losses: Sequence[float]) -> tuple[float, float]:

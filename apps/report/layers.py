@@ -20,10 +20,12 @@ def draw_distributions(records: Sequence[Record]) -> Markup:
     """Activations and gradients of some layers over the steps: the median, and the bands of 50 % and 98 %."""
     layers = with_kernels(records)
     names = [layers[place] for place in np.unique(np.linspace(0, len(layers) - 1, MOST_LAYERS).round().astype(int))]
+    steps = [record["step"] for record in records]
     figure, grid = new_figure(len(names), 2, height=1.0 + 1.1 * len(names), sharex=True, squeeze=False)
     for row, name in zip(grid, names, strict=True):
-        _draw_bands(row[0], records, lambda record, name=name: record["layers"][name]["activation"]["percentiles"])
-        _draw_bands(row[1], records, lambda record, name=name: _kernel(record["layers"][name])["percentiles"])
+        layer = [record["layers"][name] for record in records]
+        _draw_bands(row[0], steps, [numbers["activation"]["percentiles"] for numbers in layer])
+        _draw_bands(row[1], steps, [_gradient(numbers)["percentiles"] for numbers in layer])
         row[0].set_ylabel(name if len(name) <= 16 else f"…{name[-15:]}", fontsize=8)
     grid[0, 0].set_title("output")
     grid[0, 1].set_title("gradient of its weights")
@@ -32,9 +34,8 @@ def draw_distributions(records: Sequence[Record]) -> Markup:
     return as_svg(figure, f"Distributions of outputs and gradients of {', '.join(names)} over the training.")
 
 
-def _draw_bands(axes: Any, records: Sequence[Record], percentiles: Callable[[Record], Sequence[float]]) -> None:
-    steps = [record["step"] for record in records]
-    low, lower, middle, upper, high = np.array([_known(percentiles(record)) for record in records], float).T
+def _draw_bands(axes: Any, steps: Sequence[int], percentiles: Sequence[Sequence[float | None]]) -> None:
+    low, lower, middle, upper, high = np.array([_known(values) for values in percentiles], float).T
     axes.fill_between(steps, low, high, color=SERIES[0], alpha=0.18, linewidth=0)
     axes.fill_between(steps, lower, upper, color=SERIES[0], alpha=0.35, linewidth=0)
     axes.plot(steps, middle, color=SERIES[0], linewidth=1.2)
@@ -46,7 +47,7 @@ def _known(values: Sequence[float | None]) -> list[float]:
     return [np.nan if value is None else value for value in values]
 
 
-def _kernel(numbers: Record) -> Mapping[str, Any]:
+def _gradient(numbers: Record) -> Mapping[str, Any]:
     """The gradient of a layer's largest weight."""
     weight = max(numbers["weights"].values(), key=lambda one: int(np.prod(one["shape"])))
     return weight.get("gradient") or {"percentiles": [None] * 5}
@@ -123,6 +124,6 @@ def show_filters(model: keras.Model) -> tuple[Markup, np.ndarray]:
     filters = first_layer_filters(model)
     shown = filters if filters.shape[-1] == 3 else filters.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     scale = max(1, 32 // max(filters.shape[1:3]))
-    sheet = tiles(np.round(255 * shown).astype("uint8"), gap=3, scale=scale)
+    sheet = tiles([*np.round(255 * shown).astype("uint8")], gap=3, scale=scale)
     words = f"The {len(filters)} filters of the first convolution, {filters.shape[1]}x{filters.shape[2]} pixels each."
     return as_picture(sheet, words), filters
