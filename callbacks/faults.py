@@ -41,9 +41,9 @@ POOR = 0.8
 PLATEAU = 0.12
 # In the last quarter the validation loss came down by a twentieth, and accuracy rose by a point: more is to be had.
 STILL_FALLING, POINT, QUARTER = 0.05, 0.01, 0.75
-# With a rate that ended low, every loss falls at the end: only where training is hardly better than validation can more
-# epochs teach what both lack.
-CLOSE = 0.02
+# With a rate that ended low, every loss falls at the end: only where training is hardly better than validation, and
+# some way is left, can more epochs teach what both lack.
+CLOSE, ARRIVED = 0.02, 0.95
 # Without validation, training that got so far may be over-fitting as well.
 NEARLY = 0.9
 # Deviation of a loss from its course, as a share of its level, and of the loss at the beginning.
@@ -129,7 +129,8 @@ def _over_fitting(case: Case) -> Diagnosis | None:
     tail = losses[end + 1 - max((end - low) // 3, least) :] if end - low >= least else losses[low : low + 1]
     rise = float(np.min(tail) - losses[low])
     start = np.nanmax([case.begin, curves.uniform])
-    turned = rise > RISE * losses[low] and rise > RISE_OF_START * start and curves.loss[end] < curves.loss[low]
+    least_rise = max(RISE * losses[low], RISE_OF_START * start, TWICE * wiggle(losses))
+    turned = rise > least_rise and curves.loss[end] < curves.loss[low]
     gap = float(curves.accuracy[end] - curves.val_accuracy[end])
     far = gap > GAP and 1 - curves.accuracy[end] < ERRORS * (1 - curves.val_accuracy[end])
     if not (turned or far):
@@ -205,7 +206,7 @@ def _not_converged(case: Case) -> Diagnosis | None:
         loss[-1] > np.min(loss)
         or gain < max(STILL_FALLING * loss[before], by_chance)
         or points < POINT
-        or (case.curves.decayed and gap > CLOSE and case.learned >= POOR)
+        or _settled(case, gap)
     ):
         return None
     if not validated and (case.curves.decayed or case.learned > NEARLY):
@@ -224,6 +225,11 @@ def _not_converged(case: Case) -> Diagnosis | None:
         f"{curves.epochs[-1]}{rose}{learned}.",
         "Train for more epochs (twice as many), with the schedule stretched over them.",
     )
+
+
+def _settled(case: Case, gap: float) -> bool:
+    """Whether a rate that ended low explains why the loss fell at the end."""
+    return case.curves.decayed and (case.learned > ARRIVED or (gap > CLOSE and case.learned >= POOR))
 
 
 def _noisy(case: Case) -> Diagnosis | None:
