@@ -134,7 +134,11 @@ class Parts:
             if not row["is_class"]:
                 self.found["units"].setdefault(row["where"], []).append(row)
         above = sum(row["value"] > row["most"] for row in rows)
-        compared = "" if reference is None else f"; {above} answer more than all {len(reference.names):,} real pictures"
+        compared = (
+            ""
+            if reference is None
+            else f"; {above} of these answered to more than any real picture (of {len(reference.names):,})"
+        )
         self.say(
             "maximised",
             f"{len(self.found['classes'])} classes, {len(rows) - len(self.found['classes'])} units{compared}",
