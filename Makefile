@@ -12,7 +12,7 @@ ON_JAX := callbacks kerascnn $(addprefix tests/test_,$(addsuffix .py,alarms arch
 
 # What is skipped without the extras: other runtimes, other projects' clients, a browser, Ray.
 WITH_EXTRAS := $(addprefix tests/test_,$(addsuffix .py,export_command export_formats tensorboard_log warmup_requests \
-	serve_browser serve_clients serve_growing serve_grpc serve_loading serve_ray serve_rest_v1 \
+	pages_browser serve_browser serve_clients serve_growing serve_grpc serve_loading serve_ray serve_rest_v1 \
 	serve_runners))
 
 .PHONY: help demo test test-extras test-slow bench setup lint
