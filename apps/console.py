@@ -69,7 +69,7 @@ class Bar:
         what, still = f"{self._what} {note}".rstrip(), f"{duration(left)} left"
         if self._bar is not None and self._bar_id is not None:
             self._bar.update(self._bar_id, completed=done, total=self._total, description=what, left=still)
-        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+        elif done and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             self._console.say(f"  {what}, {done:,} of {self._total:,}, {still}")
 
