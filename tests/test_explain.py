@@ -18,8 +18,8 @@ from apps.explain.receptive import framed
 from callbacks import filter_roughness
 
 QUICK = (
-    *("airbench94", "alexnet", "convnext_tiny", "densenet40_12", "googlenet", "lenet5", "mobilenet_v2"),
-    *("preact_resnet18", "resnet20", "resnet9", "vgg11", "xception"),
+    *("airbench94", "alexnet", "convnext_tiny", "densenet40_12", "lenet5", "mobilenet_v2"),
+    *("preact_resnet18", "resnet20", "resnet9", "vgg11"),
 )
 generator = np.random.default_rng(0)
 
@@ -272,14 +272,14 @@ def test_pictures_made_after_grey_ones_are_grey() -> None:
 @networks(QUICK)
 def test_grad_cam_works_on_every_network(name) -> None:
     pictures, _ = random_batch(name)
-    pictures = pictures.astype("uint8")
+    pictures, classes = np.concatenate([pictures.astype("uint8")] * 4), np.arange(4).repeat(4)
     network = explain.open_network(small_network(name))
-    found = explain.class_maps(network, pictures, {"label": np.arange(4), "kids": np.arange(4) % 2})
+    found = explain.class_maps(network, pictures, {"label": classes, "kids": classes % 2})
     for maps in found.values():
         assert maps.shape == pictures.shape[:3]
         assert np.isfinite(maps).all()
         assert maps.min() >= 0
-        assert maps.max() == pytest.approx(1)  # of some picture; 0 would be all zero
+        assert maps.max() == pytest.approx(1)  # for some picture and class; 0 would be all zero
 
 
 OBJECTS = (  # a cross and a ring of 9x9
