@@ -15,6 +15,7 @@ from callbacks.evidence import (
     late,
     limit_of_chance,
     peak_of,
+    percent,
     updates_in_words,
 )
 from callbacks.faults import STRAIGHT, TINY_UPDATE
@@ -89,8 +90,8 @@ def bugs_of(case: Case) -> Iterator[Diagnosis]:
             yield Diagnosis(
                 "bug",
                 f"What training learns{name} does not hold for validation at all",
-                f"Accuracy{name} in training rose to {output.accuracy[-1]:.1%}, but in validation it was "
-                f"{validated:.1%} in the later half; chance is {1 / (output.classes or 1):.1%}.",
+                f"Accuracy{name} in training rose to {percent(output.accuracy[-1])}, but in validation it was "
+                f"{percent(validated)} in the later half; chance is {percent(1 / (output.classes or 1))}.",
                 "Check that inputs and labels belong together, on both sides of the split, and that both are "
                 "prepared alike and number the classes alike: show some pictures with their labels. With batch "
                 "normalisation, look whether its moving averages had enough steps.",
@@ -99,9 +100,9 @@ def bugs_of(case: Case) -> Iterator[Diagnosis]:
             yield Diagnosis(
                 "bug",
                 f"No learning{name}: always the same answer",
-                f"Validation accuracy{name} was the same {usual(output.val_accuracy):.1%} in "
-                f"{share_usual(output.val_accuracy):.0%} of the epochs, and training accuracy no higher "
-                f"({output.accuracy[-1]:.1%}), as if the most frequent class were always answered.",
+                f"Validation accuracy{name} was the same {percent(usual(output.val_accuracy))} in "
+                f"{percent(share_usual(output.val_accuracy), 0)} of the epochs, and training accuracy no higher "
+                f"({percent(output.accuracy[-1])}), as if the most frequent class were always answered.",
                 "Check the labels; weigh rare classes, or the loss of this output, more; try another learning rate. "
                 "It may also be that the inputs do not tell it.",
             )
@@ -113,7 +114,7 @@ def _no_learning(case: Case, output: Output, name: str) -> Diagnosis:
     uniform = math.log(output.classes) if output.classes else math.nan
     accuracy = late(output.accuracy)
     state = f"In the later half of the epochs training loss{name} was {late(loss):.3g}"
-    state += f", accuracy {accuracy:.1%}" if math.isfinite(accuracy) else ""
+    state += f", accuracy {percent(accuracy)}" if math.isfinite(accuracy) else ""
     state += f"; equal probabilities cost ln({output.classes}) = {uniform:.3g}" if output.classes else ""
     frozen = float(np.ptp(loss)) <= FROZEN * late(loss) or len(set(output.val_loss)) == 1
     thrown = not frozen and late(loss) > ABOVE_UNIFORM * uniform
@@ -167,7 +168,7 @@ def _lost(case: Case, output: Output, name: str, state: str) -> Diagnosis | None
     return Diagnosis(
         "rate too high",
         f"What was learned{name} was lost",
-        f"Accuracy{name} was {reached[best]:.1%} in {case.epoch(best)}. {state}.",
+        f"Accuracy{name} was {percent(reached[best])} in {case.epoch(best)}. {state}.",
         "Use a learning rate smaller by a factor of 3 to 10, or clip the gradient. If the rate rises in a warm-up or a "
         "cycle, lower its maximum.",
     )

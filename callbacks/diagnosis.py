@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from callbacks.bugs import bugs_of, not_finite
-from callbacks.evidence import FEW, Case, Diagnosis
+from callbacks.evidence import FEW, Case, Diagnosis, percent
 from callbacks.faults import EXPLAINS, RULES
 from callbacks.training_curves import training_curves, windows
 
@@ -71,9 +71,9 @@ def _healthy(case: Case) -> Diagnosis:
     course = f"Training loss fell from {case.begin:.3g} to {curves.loss[-1]:.3g} in {len(curves.epochs)} epochs"
     if np.isfinite(curves.val_accuracy).any():
         best = int(np.nanargmax(curves.val_accuracy))
-        course += f"; validation accuracy was highest in {case.epoch(best)}, {curves.val_accuracy[best]:.1%}"
+        course += f"; validation accuracy was highest in {case.epoch(best)}, {percent(curves.val_accuracy[best])}"
         if math.isfinite(curves.accuracy[best]):
-            course += f", with {curves.accuracy[best]:.1%} in training"
+            course += f", with {percent(curves.accuracy[best])} in training"
     elif np.isfinite(curves.val_loss).any():
         best = int(np.nanargmin(curves.val_loss))
         course += f"; validation loss was lowest in {case.epoch(best)}, {curves.val_loss[best]:.3g}"

@@ -123,6 +123,15 @@ def limit_of_chance(classes: int | None) -> float:
     return min(TWICE * chance, chance + TENTH * (1 - chance))
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share in words.
+
+    >>> percent(0.674), percent(0.5, 0)
+    ('67.4 %', '50 %')
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
 def updates_in_words(case: Case) -> str:
     """In words, where they are known."""
     if case.updates is None:

@@ -15,6 +15,7 @@ from callbacks.evidence import (
     Diagnosis,
     late,
     peak_of,
+    percent,
     updates_in_words,
     wiggle,
 )
@@ -107,7 +108,7 @@ def _too_low(case: Case) -> Diagnosis | None:
     if total <= 0 or not (tiny or loss[0] - min(halves) < STRAIGHT * total):
         return None
     accuracy = case.curves.accuracy[-1]
-    reached = f" and accuracy {accuracy:.1%}" if math.isfinite(accuracy) else ""
+    reached = f" and accuracy {percent(accuracy)}" if math.isfinite(accuracy) else ""
     return Diagnosis(
         "rate too low",
         "Slow and even progress",
@@ -141,8 +142,8 @@ def _over_fitting(case: Case) -> Diagnosis | None:
         f"{curves.loss[end]:.3g}."
     )
     accuracies = (
-        f"In epoch {curves.epochs[end]} accuracy is {curves.accuracy[end]:.1%} in training and "
-        f"{curves.val_accuracy[end]:.1%} in validation."
+        f"In epoch {curves.epochs[end]} accuracy is {percent(curves.accuracy[end])} in training and "
+        f"{percent(curves.val_accuracy[end])} in validation."
         if math.isfinite(gap)
         else ""
     )
@@ -150,8 +151,8 @@ def _over_fitting(case: Case) -> Diagnosis | None:
         return Diagnosis(
             "over-fitting",
             "Too sure of itself: mild over-fitting",
-            f"{course} Validation accuracy did not suffer: {curves.val_accuracy[low]:.1%} then, "
-            f"{curves.val_accuracy[end]:.1%} now.",
+            f"{course} Validation accuracy did not suffer: {percent(curves.val_accuracy[low])} then, "
+            f"{percent(curves.val_accuracy[end])} now.",
             "If the probabilities matter, use label smoothing, weight decay or a calibrated temperature, or keep the "
             "weights of the epoch of lowest validation loss.",
         )
@@ -175,8 +176,8 @@ def _under_fitting(case: Case) -> Diagnosis | None:
     if not poor or middle - loss[-1] > PLATEAU * case.fall or gap > GAP:
         return None
     half = int(np.searchsorted(case.way, 0.5))
-    accuracy = f", accuracy is {curves.accuracy[-1]:.1%} in training" if math.isfinite(curves.accuracy[-1]) else ""
-    both = f" and {curves.val_accuracy[-1]:.1%} in validation" if math.isfinite(gap) else ""
+    accuracy = f", accuracy is {percent(curves.accuracy[-1])} in training" if math.isfinite(curves.accuracy[-1]) else ""
+    both = f" and {percent(curves.val_accuracy[-1])} in validation" if math.isfinite(gap) else ""
     return Diagnosis(
         "under-fitting",
         "Training itself stands still at a poor level",
@@ -212,9 +213,13 @@ def _not_converged(case: Case) -> Diagnosis | None:
     if not validated and (case.curves.decayed or case.learned > NEARLY):
         return None
     name = "Validation" if validated else "Training"
-    rose = f", and accuracy rose from {accuracy[before]:.1%} to {accuracy[-1]:.1%}" if math.isfinite(points) else ""
+    rose = (
+        f", and accuracy rose from {percent(accuracy[before])} to {percent(accuracy[-1])}"
+        if math.isfinite(points)
+        else ""
+    )
     learned = (
-        f". The rate ended low, yet training accuracy is only {curves.accuracy[-1]:.1%}"
+        f". The rate ended low, yet training accuracy is only {percent(curves.accuracy[-1])}"
         if case.curves.decayed and math.isfinite(gap)
         else ""
     )

@@ -72,7 +72,7 @@ def _of_activation(layer: str, numbers: Mapping[str, Any], examples: int, head: 
         yield Symptom(
             "dead",
             layer,
-            f"{layer}: {numbers['dead']:.0%} of its units are dead (zero for all {examples} probe examples). "
+            f"{layer}: {100 * numbers['dead']:.0f} % of its units are dead (zero for all {examples} probe examples). "
             "Lower the rate, or use a leaky activation.",
         )
     elif numbers["std"] < COLLAPSED_STD and numbers["function"] != "softmax":  # small anyway with very many classes
@@ -86,7 +86,7 @@ def _of_activation(layer: str, numbers: Mapping[str, Any], examples: int, head: 
         yield Symptom(
             "saturated",
             layer,
-            f"{layer}: {numbers['saturated']:.0%} of its {numbers['function']} outputs are saturated. "
+            f"{layer}: {100 * numbers['saturated']:.0f} % of its {numbers['function']} outputs are saturated. "
             "Draw smaller initial weights, normalise before it, or lower the rate.",
         )
 
@@ -121,7 +121,8 @@ def _of_update(layer: str, name: str, weight: Mapping[str, Any], lowest: float, 
         yield Symptom(
             "large updates",
             layer,
-            f"{layer}: a step moves its {name} by {ratio:.0%} of its size; about 0.1 % is usual. Lower the rate.",
+            f"{layer}: a step moves its {name} by {100 * ratio:.0f} % of its size; about 0.1 % is usual. "
+            "Lower the rate.",
         )
     elif ratio is not None and ratio < lowest and not no_gradient:
         advice = (

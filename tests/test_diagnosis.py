@@ -231,7 +231,7 @@ def test_over_fitting_tells_the_turning_point() -> None:
     assert found.kind == "over-fitting"
     assert found.evidence == (
         "Validation loss was lowest in epoch 3 (0.81) and rose to 1.32 by epoch 6, while training loss fell from "
-        "0.6 to 0.05. In epoch 6 accuracy is 100.0% in training and 70.0% in validation."
+        "0.6 to 0.05. In epoch 6 accuracy is 100.0 % in training and 70.0 % in validation."
     )
 
 
@@ -251,7 +251,7 @@ def test_rising_log_loss_with_rising_accuracy_is_mild() -> None:
     }
     (found,) = diagnose(sure, classes=10)
     assert found.title == "Too sure of itself: mild over-fitting"
-    assert found.evidence.endswith("Validation accuracy did not suffer: 85.0% then, 89.0% now.")
+    assert found.evidence.endswith("Validation accuracy did not suffer: 85.0 % then, 89.0 % now.")
 
 
 def test_nan_from_the_beginning_is_a_bug_and_after_numbers_too_high_a_rate() -> None:

@@ -466,18 +466,18 @@ def record(**layers_of) -> dict:
     [
         ({}, None, None),
         ({"hidden__activation__dead": 0.39}, None, None),
-        ({"hidden__activation__dead": 0.61}, "dead", "hidden: 61% of its units are dead .zero for all 64"),
+        ({"hidden__activation__dead": 0.61}, "dead", "hidden: 61 % of its units are dead .zero for all 64"),
         ({"hidden__activation__std": 2e-4}, None, None),
         ({"hidden__activation__std": 5e-5}, "collapsed", "nearly constant .standard deviation 5.0e-05"),
         ({"hidden__activation__std": 5e-5, "hidden__activation__function": "softmax"}, None, None),
         ({"hidden__activation__saturated": 0.49}, None, None),
-        ({"hidden__activation__saturated": 0.75}, "saturated", "75% of its relu outputs are saturated"),
+        ({"hidden__activation__saturated": 0.75}, "saturated", "75 % of its relu outputs are saturated"),
         ({"hidden__activation__mean": None}, "not finite", "hidden: its output is not finite"),
         ({"hidden__weights__kernel__gradient__norm": None}, "not finite", "gradient of it is not finite"),
         ({"hidden__weights__kernel__norm": None}, "not finite", "hidden: its kernel"),
         ({"hidden__weights__kernel__gradient": None}, "no gradient", "hidden: its kernel gets no gradient"),
         ({"hidden__weights__kernel__update_ratio": 0.09}, None, None),
-        ({"hidden__weights__kernel__update_ratio": 0.2}, "large updates", "moves its kernel by 20% .* Lower the rate"),
+        ({"hidden__weights__kernel__update_ratio": 0.2}, "large updates", "moves its kernel by 20 % .* Lower the rate"),
         ({"hidden__weights__kernel__update_ratio": 2e-6}, None, None),
         ({"hidden__weights__kernel__update_ratio": 5e-7}, "small updates", "by 5e-07 .* As others move by up to 1e-03"),
         ({"hidden__weights__kernel__update_ratio": None}, None, None),
@@ -561,7 +561,7 @@ def test_dead_units_are_said_once_and_only_when_they_last() -> None:
     model = one_layer(-np.ones((1, 4)), "relu", rate=1e-9)
     monitor = Monitor(np.ones((5, 1), "float32"), np.ones((5, 4), "float32"), every=2)
     data = np.ones((16, 1), "float32"), np.ones((16, 4), "float32")
-    with pytest.warns(UserWarning, match="Step 2. dense: 100% of its units are dead .zero for all 5 probe") as said:
+    with pytest.warns(UserWarning, match="Step 2. dense: 100 % of its units are dead .zero for all 5 probe") as said:
         model.fit(*data, batch_size=2, verbose=0, callbacks=[monitor])
     assert len(monitor.history) == 4
     assert [one for one in said if "dead" in str(one.message)] == [one for one in said if "Step" in str(one.message)]

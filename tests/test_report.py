@@ -108,7 +108,7 @@ def test_report_says_what_was_trained_on_what_and_how_to_repeat_it(page, digits_
         "What the augmentation makes of the pictures as they are",
         "Looked at 16 times while it trained",
         "pictures a second in training",
-        "neighbouring weights differ",
+        "Their roughness is",
     ):
         assert part in words, part
 
@@ -273,7 +273,7 @@ def test_layers_with_kernels_are_shown_and_what_both_last_samples_show_is_said()
     assert with_kernels([healthy]) == ["conv"]
     assert found_symptoms([healthy, sick]) == []
     (said,) = found_symptoms([healthy, sick, sick])
-    assert said.startswith("conv: 75% of its units are dead")
+    assert said.startswith("conv: 75 % of its units are dead")
 
 
 def test_typical_update_is_that_of_high_rates() -> None:

@@ -102,7 +102,7 @@ class Parts:
     def filters(self, network: Network) -> None:
         """The filters of the first layer."""
         try:
-            self.found["filters"] = filters_section(network)
+            self.found["filters"] = filters_section(network.model)
         except ValueError as error:
             return self.leave_out("filters", str(error))
         return self.say("filters", "{words} {note}".format(**self.found["filters"]))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from apps.console import percent
@@ -27,9 +28,13 @@ EXCITING_SHOWN = 4  # pictures of a unit
 MOST_FILTERS = 64
 
 
-def filters_section(network: Network) -> dict[str, Any]:
-    """The filters of the first layer."""
-    found = describe_filters(network.model)
+def filters_section(model: keras.Model) -> dict[str, Any]:
+    """The filters of the first layer: their picture, what it shows, and whether they look smooth.
+
+    Raises:
+        ValueError: The model has no convolution.
+    """
+    found = describe_filters(model)
     count, height, width, channels = found.pictures.shape
     shown = [one if channels == 3 else one[..., 0] for one in found.pictures[:MOST_FILTERS]]
     sheet = tiles(shown, columns=8)  # enlarged by the browser, which keeps the pixels sharp

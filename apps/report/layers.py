@@ -1,14 +1,12 @@
-"""What the report shows of the inside of a network: activations and gradients over the training, filters, symptoms."""
+"""What the report shows of the inside of a network: activations and gradients over the training, symptoms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from markupsafe import Markup
 
-from apps.pages.figures import SERIES, as_picture, as_svg, new_figure, tiles
-from callbacks.filters import first_layer_filters
+from apps.pages.figures import SERIES, as_svg, new_figure
 from callbacks.monitor import gradient_norm, update_ratio
 from callbacks.symptoms import symptoms
 
@@ -113,17 +111,3 @@ def typical_update(records: Sequence[Record]) -> float | None:
         if (ratio := update_ratio(numbers)) is not None
     ]
     return float(np.median(ratios)) if ratios else None
-
-
-def show_filters(model: keras.Model) -> tuple[Markup, np.ndarray]:
-    """The filters of the first convolution as a picture, and the filters themselves [n, h, w, c].
-
-    Raises:
-        ValueError: There is no convolution.
-    """
-    filters = first_layer_filters(model)
-    shown = filters if filters.shape[-1] == 3 else filters.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
-    scale = max(1, 32 // max(filters.shape[1:3]))
-    sheet = tiles([*np.round(255 * shown).astype("uint8")], gap=3, scale=scale)
-    words = f"The {len(filters)} filters of the first convolution, {filters.shape[1]}x{filters.shape[2]} pixels each."
-    return as_picture(sheet, words), filters

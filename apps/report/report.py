@@ -1,5 +1,6 @@
 """report.html of a run, made of what lies in its folder, and of its pictures where they can be reached."""
 
+import contextlib
 import os
 import shlex
 import time
@@ -12,20 +13,18 @@ import keras
 import pipelines
 from apps.console import Console, duration
 from apps.data import keras_names
+from apps.explain.sections import filters_section
 from apps.finished_run import FinishedRun, read_run
 from apps.logs import LogFiles
 from apps.pages.page import write_page
 from apps.report.curves import draw_curves, epochs_of
 from apps.report.examples import MOST_CLASSES, Labelled, examples_of, show_augmentation
 from apps.report.heads import describe_head
-from apps.report.layers import draw_distributions, draw_layers, found_symptoms, show_filters, typical_update
+from apps.report.layers import draw_distributions, draw_layers, found_symptoms, typical_update
 from apps.run_folder import checkpoints_of
 from apps.scores import FORMULAS
 from callbacks import diagnose, loss_windows, read_log
-from callbacks.filters import filter_roughness
 from pipelines.competition import encoded_pictures
-
-SMOOTH, NOISY = 0.5, 0.85  # roughness of filters: 1 is that of noise
 
 
 def report(folder: Path, console: Console) -> None:
@@ -141,13 +140,8 @@ def describe_inside(records: Sequence[Mapping[str, Any]], model: keras.Model) ->
             "distributions": draw_distributions(records),
             "symptoms": found_symptoms(records),
         }
-    try:
-        found["filters"], filters = show_filters(model)
-    except ValueError:
-        return found
-    rough = filter_roughness(filters)
-    found["roughness"] = float(rough.mean())
-    found["look"] = "smooth" if rough.mean() < SMOOTH else "noisy" if rough.mean() > NOISY else "in between"
+    with contextlib.suppress(ValueError):  # the network has no convolution
+        found["filters"] = filters_section(model)
     return found
 
 
