@@ -73,7 +73,7 @@ def explain(
         typer.Option(
             metavar="LAYER:CHANNEL",
             help="Unit to make a picture of; repeat for several.",
-            show_default="the strongest 3 of every layer",
+            show_default="every layer as a whole and its strongest 3",
         ),
     ] = None,
     image_size: ImageSize = None,

@@ -206,12 +206,15 @@ def test_made_pictures_exceed_all_others_and_have_the_values_that_are_said(chann
     model = two_headed(channels=channels)
     network, pictures = explain.open_network(model), random_pictures(200, channels=channels)
     targets = [explain.Target("kind", 2, True), explain.Target("größe", 0, True), explain.Target("second", 5, False)]
+    targets.append(explain.Target("second", None, False))
     made, values = explain.maximise(network, targets, steps=40)
-    assert (made.shape, made.dtype) == ((3, 12, 12, channels), np.uint8)
+    assert (made.shape, made.dtype) == ((4, 12, 12, channels), np.uint8)
+    maps = explain.feature_maps(network, made[3:], ["second"])["second"]
+    assert values[3] == pytest.approx(float(np.mean(np.square(maps))), rel=1e-4)
     again = explain.target_values(network, targets, made)
     np.testing.assert_allclose(np.diag(again), values, rtol=1e-4)
     assert (values > explain.target_values(network, targets, pictures).max(axis=0)).all()
-    repeated, _ = explain.maximise(network, targets[2:], steps=40)
+    repeated, _ = explain.maximise(network, targets[2:3], steps=40)
     assert repeated.shape == (1, 12, 12, channels)
 
 

@@ -56,7 +56,7 @@ def test_made_pictures_exceed_all_held_out_ones_for_every_class_and_units_of_the
     assert len(reference.names) == 144
     layers = [name for name in network.shown_layers() if name != network.shown_layers()[-1]]
     targets = [*parse_asked(network, [], [], []).classes, *strongest_units(network, layers[1:], reference.pixels)]
-    assert len(targets) == 16
+    assert len(targets) == 18  # ten classes, two layers, three units of each
     made, values, real = explain.maximise_beyond(network, targets, reference.pixels)
     np.testing.assert_array_equal(real, explain.target_values(network, targets, reference.pixels))
     assert (values > real.max(axis=0)).all()

@@ -139,10 +139,8 @@ class Parts:
             if reference is None
             else f"; {above} of these answered to more than any real picture (of {len(reference.names):,})"
         )
-        self.say(
-            "maximised",
-            f"{len(self.found['classes'])} classes, {len(rows) - len(self.found['classes'])} units{compared}",
-        )
+        classes = len(self.found["classes"])
+        self.say("maximised", f"{classes} classes, {len(rows) - classes} layers and units{compared}")
 
     def receptive(self, network: Network, picture: np.ndarray, layers: Sequence[str]) -> None:
         """Receptive fields."""

@@ -16,23 +16,23 @@ MOST_PIXELS = 1 << 19  # of the pictures made at a time: ten of 224x224
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be maximised: a class of a head, or a unit (channel) of a hidden layer.
+    """What is to be maximised: a class of a head, a unit (channel) of a hidden layer, or the layer as a whole.
 
     Attributes:
         where: Name of the head or of the layer.
-        number: Of the class or of the channel.
-        is_class: Which of both.
+        number: Of the class or of the channel; None for the whole layer.
+        is_class: Whether it is a class.
     """
 
     where: str
-    number: int
+    number: int | None
     is_class: bool
 
 
 def target_values(network: Network, targets: Sequence[Target], pixels: np.ndarray) -> np.ndarray:
     """How strongly every picture answers: float32 [N, targets].
 
-    Of a class it is the logit, of a unit the mean of its map.
+    Of a class it is the logit, of a unit the mean of its map, of a layer the mean square of all it gives.
 
     Args:
         network: Of `open_network`.
@@ -41,7 +41,9 @@ def target_values(network: Network, targets: Sequence[Target], pixels: np.ndarra
     """
     model, columns = _measured(network, targets)
     answers = predict(model, pixels)
-    return np.stack([answers[place][:, target.number] for place, target in zip(columns, targets, strict=True)], axis=1)
+    return np.stack(
+        [answers[place][:, target.number or 0] for place, target in zip(columns, targets, strict=True)], axis=1
+    )
 
 
 def maximise(
@@ -140,18 +142,26 @@ def colours_of(pixels: np.ndarray) -> np.ndarray:
 
 def _measured(network: Network, targets: Sequence[Target]) -> tuple[keras.Model, list[str]]:
     """A model whose outputs [N, C] are those of the targets' layers and heads, and the output of every target."""
-    found: dict[tuple[str, bool], keras.KerasTensor] = {}
+    found: dict[tuple[str, bool, bool], keras.KerasTensor] = {}
     for target in targets:
         tensor = network.model.output[target.where] if target.is_class else network.layer(target.where)
-        if not 0 <= target.number < tensor.shape[-1]:
+        if target.number is None:
+            values = keras.ops.cast(keras.layers.Flatten()(tensor), "float32")
+            tensor = keras.ops.mean(keras.ops.square(values), axis=1, keepdims=True)
+        elif not 0 <= target.number < tensor.shape[-1]:
             what = "classes" if target.is_class else "channels"
             raise ValueError(f"{target.where!r} has {tensor.shape[-1]} {what}. Received: number {target.number}.")
-        if len(tensor.shape) == 4:
+        elif len(tensor.shape) == 4:
             tensor = keras.layers.GlobalAveragePooling2D(dtype="float32")(tensor)
-        found.setdefault((target.where, target.is_class), tensor)
+        found.setdefault(_key(target), tensor)
     names = {key: str(number) for number, key in enumerate(found)}
     model = keras.Model(network.model.input, {names[key]: tensor for key, tensor in found.items()})
-    return model, [names[target.where, target.is_class] for target in targets]
+    return model, [names[_key(target)] for target in targets]
+
+
+def _key(target: Target) -> tuple[str, bool, bool]:
+    """Targets of one output have one key."""
+    return target.where, target.is_class, target.number is None
 
 
 def _climb(
@@ -179,8 +189,8 @@ def _climb(
 
     def measure(pixels: tf.Tensor) -> tf.Tensor:
         answers = model(pixels, training=False)
-        rows = [tf.cast(answers[place][row, target.number], tf.float32) for row, (place, target) in enumerate(pairs)]
-        return tf.stack(rows)
+        rows = [answers[place][row, target.number or 0] for row, (place, target) in enumerate(pairs)]
+        return tf.stack([tf.cast(value, tf.float32) for value in rows])
 
     pairs = list(zip(columns, targets, strict=True))
 

@@ -140,14 +140,14 @@ def receptive_section(network: Network, picture: np.ndarray, layers: Sequence[st
 
 
 def strongest_units(network: Network, layers: Sequence[str], pixels: np.ndarray | None) -> list[Target]:
-    """The units of every layer with the largest activation in some picture; the first ones where there are none."""
-    chosen = []
+    """Every layer as a whole, and its units with the largest activation in some picture, or the first ones."""
+    chosen: list[Target] = []
     for name in layers:
         units = [Target(name, channel, False) for channel in range(network.layer(name).shape[-1])]
         if pixels is not None:
             largest = target_values(network, units, pixels).max(axis=0)
             units = [units[place] for place in np.argsort(-largest, kind="stable")]
-        chosen += units[:UNITS_SHOWN]
+        chosen += [Target(name, None, False), *units[:UNITS_SHOWN]]
     return chosen
 
 
@@ -168,8 +168,7 @@ def maximised_section(
         )
     rows = []
     for number, (target, picture, value) in enumerate(zip(targets, pictures, values.tolist(), strict=True)):
-        name = network.classes[target.where][target.number] if target.is_class else str(target.number)
-        what = f"class {name} of {target.where}" if target.is_class else f"unit {name} of {target.where}"
+        name, what = _names(network, target)
         rows.append(
             {
                 "where": target.where,
@@ -182,6 +181,16 @@ def maximised_section(
             }
         )
     return rows
+
+
+def _names(network: Network, target: Target) -> tuple[str, str]:
+    """What is written below a made picture, and what it is called in a sentence."""
+    if target.number is None:
+        return "all", f"{target.where} as a whole"
+    if target.is_class:
+        name = network.classes[target.where][target.number]
+        return name, f"class {name} of {target.where}"
+    return f"unit {target.number}", f"unit {target.number} of {target.where}"
 
 
 def _exciting(reference: Pictures, values: np.ndarray, what: str) -> list[dict[str, Any]]:
