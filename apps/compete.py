@@ -242,7 +242,7 @@ def train_all(
                 checkpoint_seconds=60 * order.checkpoint_minutes,
                 seconds=None if allowed is None else max((allowed - spent) / left, 1.0),
                 callbacks=[TensorBoardLog(run / TENSORBOARD / checkpoints.name)] if order.tensorboard else (),
-                logs=LogFiles.of(run / "logs", checkpoints.name, layers=not fold and not network),
+                logs=LogFiles.of(run, checkpoints.name, layers=not fold and not network),
             )
             trained[-1].append(one)
             spent, left = spent + one.seconds, left - 1

@@ -1,7 +1,7 @@
 """The log of a training: a row for every epoch, a bar for its steps, and what makes one epoch better than another."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -60,6 +60,7 @@ class EpochLog(keras.callbacks.Callback):
         self.deadline = deadline
         self.history: list[dict[str, float]] = []
         self.seconds_before = 0.0
+        self.pauses: Callable[[], float] = lambda: 0.0  # seconds that other callbacks took, which are not training
         self.bar: Bar | None = None
         self._step = 0  # of the running epoch
         self._training_seconds = 0.0  # so far in it
@@ -77,12 +78,12 @@ class EpochLog(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Start the epoch's clock."""
         self._epoch, self._first_step = epoch, self._step
-        self._epoch_began = time.monotonic() - self._training_seconds
+        self._epoch_began, self._paused = time.monotonic() - self._training_seconds, self.pauses()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Move the bar."""
         logs = logs or {}
-        self._training_seconds = time.monotonic() - self._epoch_began
+        self._training_seconds = time.monotonic() - self._epoch_began - (self.pauses() - self._paused)
         self._step = self._first_step + batch + 1
         if self.bar is not None:
             self.bar.update(

@@ -59,10 +59,6 @@ class FinishedRun:
         """Every field of the recipe."""
         return self.record["recipe"]
 
-    def log_folder(self) -> Path:
-        """Where the logs of the trainings are (`apps.logs`)."""
-        return self.folder / "logs"
-
 
 def read_run(folder: Path, result: Mapping[str, Any] | None = None) -> FinishedRun:
     """Read a finished run.

@@ -15,13 +15,14 @@ from apps.console import Console
 from apps.data import Data
 from apps.epoch_log import EpochLog
 from apps.heads import in_keras_names
-from apps.logs import LogFiles, make_json_log
+from apps.logs import LogFiles, make_json_log, make_monitor
 from apps.network import build_network, compile_network, network_alone, whiten
 from apps.phases import Phase, phases, steps_of
 from apps.recipe import Recipe
 from apps.watchers import Watchers, make_watchers
 from callbacks import Checkpoint, Deadline, HardestExamples, OneTraining
 from callbacks.checkpoint import Position
+from callbacks.rates import batches_seen
 from pipelines import make_eval
 from pipelines.batches import places_of_epoch
 
@@ -94,14 +95,14 @@ def train(
     work = [count * math.prod(phase.size or recipe.image_size) for count, phase in zip(steps, each, strict=True)]
     deadline = None if seconds is None else Deadline(seconds, recipe.epochs, planned, len(steps))
     progress = EpochLog(console, what, steps, list(data.classes), work, deadline)
-    watchers = make_watchers(recipe, data, heads, train_index, val_index, folder, progress, logs, planned)
+    watchers = make_watchers(recipe, data, heads, train_index, val_index, folder, progress)
     compile_network(model, recipe, data.num_classes, planned, watchers.hardest, paced=seconds is not None)
 
     checkpoint = Checkpoint(folder / "last.npz", watchers.named(), checkpoint_seconds)
     begin = _restore(checkpoint, model, data, progress) if resume else Position()
     if begin.epoch < len(steps) and not begin.stopped:
-        written = [make_json_log(logs, planned)] if logs else []
-        called = [*watchers.named().values(), *written, *callbacks, checkpoint]
+        called = [*watchers.named().values(), *_make_logs(logs, recipe, data, train_index, planned, model, progress)]
+        called += [*callbacks, checkpoint]
         one = OneTraining(called, add_history=True, model=model, verbose=0)
         with console.progress(what, planned) as progress.bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
@@ -113,6 +114,25 @@ def train(
     if watchers.divergence.message:
         raise ValueError(f"{watchers.divergence.message} With `--lr` that is a new run.")
     return _collect(model, recipe, data, watchers, time.monotonic() - began + progress.seconds_before)
+
+
+def _make_logs(
+    logs: LogFiles | None,
+    recipe: Recipe,
+    data: Data,
+    train_index: np.ndarray,
+    steps: int,
+    model: keras.Model,
+    progress: EpochLog,
+) -> list[keras.callbacks.Callback]:
+    """What writes the logs, if any, of a training that begins or goes on; what looks at layers is no training time."""
+    if logs is None:
+        return []
+    monitor = make_monitor(logs, data, train_index, recipe.batch_size, steps, batches_seen(model.optimizer))
+    if monitor is None:
+        return [make_json_log(logs, steps)]
+    progress.pauses = lambda: monitor.seconds
+    return [monitor, make_json_log(logs, steps)]
 
 
 def _collect(model: keras.Model, recipe: Recipe, data: Data, watchers: Watchers, seconds: float) -> Trained:

@@ -13,7 +13,6 @@ from apps.batches import training_batches
 from apps.data import Data
 from apps.epoch_log import EpochLog, validation_score
 from apps.kept_weights import make_average, make_snapshots, put_average
-from apps.logs import LogFiles, make_monitor
 from apps.phases import phases
 from apps.recipe import Recipe
 from callbacks import (
@@ -21,7 +20,6 @@ from callbacks import (
     Deadline,
     EarlyStopping,
     HardestExamples,
-    Monitor,
     SnapshotEnsemble,
     TerminateOnDivergence,
     WeightAverage,
@@ -43,7 +41,6 @@ class Watchers:
     hardest: HardestExamples | None
     stopping: EarlyStopping | None
     alarms: Alarms | None
-    monitor: Monitor | None
 
     def named(self) -> dict[str, Any]:
         """Those that there are, by name."""
@@ -66,8 +63,6 @@ def make_watchers(
     val_index: np.ndarray,
     folder: Path,
     log: EpochLog,
-    logs: LogFiles | None,
-    steps: int,
 ) -> Watchers:
     """The watchers of a training on `train_index`, which is watched on `val_index` where that has any pictures.
 
@@ -78,8 +73,6 @@ def make_watchers(
         train_index, val_index: Places in `data`.
         folder: For the best weights and snapshots.
         log: Which shows the progress, and knows the deadline where there is one.
-        logs: Where what the layers do is written, if at all.
-        steps: Of the training.
     """
     average, stopping, alarms = None, None, None
     if recipe.average != "none":
@@ -107,5 +100,4 @@ def make_watchers(
         hardest=HardestExamples(len(train_index)) if recipe.hardest < 1 else None,
         stopping=stopping,
         alarms=alarms,
-        monitor=make_monitor(logs, data, train_index, steps) if logs else None,
     )

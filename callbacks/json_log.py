@@ -28,7 +28,9 @@ class JsonLog(keras.callbacks.Callback):
     epoch began.
 
     A resumed training (`fit(initial_epoch=k)`) drops the lines of epoch k and later, so that every epoch stands once.
-    What a kill left of a half line is cut off, and so are the lines of a training that was killed in its first epoch.
+    One that goes on within epoch k, as `Checkpoint` allows, keeps its lines up to there, and counts on from them: the
+    optimiser knows how many batches are done. What a kill left of a half line is cut off, and so are the lines of a
+    training that was killed in its first epoch.
 
     Args:
         path: The file; its folder exists.
@@ -55,20 +57,35 @@ class JsonLog(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Prepare the file at the first epoch of a training."""
+        seen, done = batches_seen(self.model.optimizer), 0
         if not self._started:
-            start_lines(self.path, lambda line: line["epoch"] < epoch, epoch == 0, self.overwrite)
+            done = self._done_before(epoch, seen)
+
+            def keep(line: dict[str, Any]) -> bool:
+                return line["epoch"] < epoch or (line["epoch"] == epoch and "batch" in line and line["batch"] <= done)
+
+            start_lines(self.path, keep, epoch == 0 and not done, self.overwrite)
         self._started = True
-        self._epoch, self._begin, self._written = epoch, time.perf_counter(), 0
-        self._step = batches_seen(self.model.optimizer)
+        self._epoch, self._begin, self._done, self._written = epoch, time.perf_counter(), done, done
+        self._step = seen - done
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the line of a batch where one is due."""
         if self.every is None:
             return
-        done = min(batch + 1, self.params.get("steps") or batch + 1)  # Keras counts beyond the end
+        done = self._done + min(batch + 1, self.params.get("steps") or batch + 1)  # Keras counts beyond the end
         if done // self.every > self._written // self.every:
             self._written = done
             self._write(self._step + done, {"batch": done}, logs)
+
+    def _done_before(self, epoch: int, seen: int) -> int:
+        """How many batches of the first epoch were trained before, by the lines of the training that goes on."""
+        lines = read_log(self.path) if self.path.is_file() else []
+        whole = [line for line in lines if "batch" not in line]
+        if epoch == 0:  # a new training, unless there are lines of the beginning of this one
+            return seen if lines and not whole else 0
+        ends = [line.get("step", seen) for line in whole if line.get("epoch") == epoch - 1]
+        return max(seen - ends[-1], 0) if ends else 0
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the line of the epoch."""

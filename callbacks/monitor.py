@@ -1,6 +1,7 @@
 """What happens inside a network while it trains: activations, gradients, updates, and warnings in words."""
 
 import os
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,6 +40,7 @@ class Monitor(StatefulCallback):
             step; a list for a `MultiOptimizer`), and "layers".
         warnings: One dict for each thing said: "step", "kind", "layer", "text". Most things are said when they are
             found in two samples in a row, each once.
+        seconds: Spent in looking since the training began or went on.
 
     Args:
         x: Inputs of the probe batch, as `fit` takes them; the first 64 examples are used.
@@ -78,6 +80,7 @@ class Monitor(StatefulCallback):
             raise ValueError("`x` has no examples.")
         self.every, self.layers = every, None if layers is None else list(layers)
         self.path, self.overwrite = None if path is None else writable_path(path), overwrite
+        self.seconds = 0.0
         self._probe: Probe | None = None
         self._compiled: Any = None
 
@@ -89,6 +92,7 @@ class Monitor(StatefulCallback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Prepare the statistics and the file."""
         super().on_train_begin(logs)
+        self.seconds = 0.0
         model = self.model
         if self._probe is None or self._compiled is not model._compile_config:
             self._probe, self._compiled = Probe(model, self.batch, self.layers), model._compile_config
@@ -109,9 +113,11 @@ class Monitor(StatefulCallback):
         step = self._begin + batch
         if step < self._next or self._open is not None:
             return
+        began = time.perf_counter()
         self._next = (step // self.every + 1) * self.every
         self._open = self._sample(step)
         self._before = dict(self._kernels())
+        self.seconds += time.perf_counter() - began
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Compare the weights after the step; under gradient accumulation after the batches of one update."""
@@ -120,7 +126,7 @@ class Monitor(StatefulCallback):
         done = self._begin + min(batch + 1, self.params.get("steps") or batch + 1) - self._open["step"]
         if done < self._window:
             return
-        begin = self._open["step"]
+        began, begin = time.perf_counter(), self._open["step"]
         updates = (begin + done) // self._window - begin // self._window
         for (layer, name), after in self._kernels():
             before = self._before[layer, name]
@@ -128,6 +134,7 @@ class Monitor(StatefulCallback):
             ratio = float(np.linalg.norm(after - before)) / size / updates if size else None
             self._open["layers"][layer]["weights"][name]["update_ratio"] = _short(plain(ratio))
         self._close()
+        self.seconds += time.perf_counter() - began
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Keep a sample whose update did not come any more."""

@@ -169,7 +169,7 @@ def _outputs(model: keras.Model) -> Iterator[tuple[str, Any, str, Any, bool]]:
     The layers of nested models are among them; of a layer with several outputs the first one counts.
     """
     calls: dict[str, int] = {}
-    ends = {id(_node_of(tensor)) for tensor in model.outputs}
+    ends = {id(node_of(tensor)) for tensor in model.outputs}
     for node in _nodes(model.outputs):
         layer = node.operation
         calls[layer.name] = calls.get(layer.name, 0) + 1
@@ -198,7 +198,7 @@ def _nodes(outputs: list[Any]) -> list[Any]:
     waiting = [(tensor, False) for tensor in reversed(outputs)]
     while waiting:
         tensor, ready = waiting.pop()
-        node = _node_of(tensor)
+        node = node_of(tensor)
         if ready:
             ordered.append(node)
         elif id(node) not in seen and not node.is_input:
@@ -208,7 +208,7 @@ def _nodes(outputs: list[Any]) -> list[Any]:
     return ordered
 
 
-def _node_of(tensor: Any) -> Any:
+def node_of(tensor: Any) -> Any:
     """The call of a layer that made a tensor."""
     return tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]
 

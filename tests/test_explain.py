@@ -218,6 +218,33 @@ def test_made_pictures_exceed_all_others_and_have_the_values_that_are_said(chann
     assert repeated.shape == (1, 12, 12, channels)
 
 
+def test_low_frequencies_come_first_so_that_made_pictures_are_not_noise(monkeypatch) -> None:
+    """Neighbouring pixels are alike; climbing in all frequencies alike gives what differs from pixel to pixel."""
+
+    def roughness() -> float:
+        made, _ = explain.maximise(network, [explain.Target("kind", 0, True)], steps=40)
+        return float(filter_roughness(made.astype("float32")).mean())
+
+    network = explain.open_network(two_headed((32, 32)))
+    smooth = roughness()
+    monkeypatch.setattr(maximisation, "_scale", lambda height, width: np.ones((height, width // 2 + 1), "complex64"))
+    assert smooth < 0.5 * roughness()
+
+
+@pytest.mark.parametrize(
+    ("units", "function", "said"),
+    [
+        (4, "sigmoid", r"is \(None, 4\), by sigmoid"),
+        (1, "linear", r"is \(None, 1\), by linear"),
+        (1, "softmax", "softmax"),
+    ],
+)
+def test_what_answers_with_no_logits_of_classes_is_refused(units, function, said) -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(units, function)])
+    with pytest.raises(ValueError, match=f"two classes or more .* {said}"):
+        explain.open_network(model)
+
+
 def test_the_best_pictures_are_kept_where_the_climb_oversteps(monkeypatch) -> None:
     network = explain.open_network(two_headed())
     targets = [explain.Target("kind", number, True) for number in range(3)]

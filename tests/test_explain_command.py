@@ -50,13 +50,13 @@ def subject(digits_run):
     return open_subject(str(digits_run[0] / "runs/digits"), None)
 
 
-def test_made_pictures_exceed_all_held_out_ones_for_every_class_and_units_of_the_middle(subject) -> None:
+def test_made_pictures_exceed_all_held_out_ones_for_every_class_layer_and_unit_that_is_shown(subject) -> None:
     network = subject.network
     reference, _ = validation_pictures(subject.run, network)
     assert len(reference.names) == 144
-    layers = [name for name in network.shown_layers() if name != network.shown_layers()[-1]]
-    targets = [*parse_asked(network, [], [], []).classes, *strongest_units(network, layers[1:], reference.pixels)]
-    assert len(targets) == 18  # ten classes, two layers, three units of each
+    layers = network.shown_layers()
+    targets = [*parse_asked(network, [], [], []).classes, *strongest_units(network, layers, reference.pixels)]
+    assert len(targets) == 26  # ten classes, four layers, three units of each
     made, values, real = explain.maximise_beyond(network, targets, reference.pixels)
     np.testing.assert_array_equal(real, explain.target_values(network, targets, reference.pixels))
     assert (values > real.max(axis=0)).all()
@@ -69,6 +69,17 @@ def test_held_out_pictures_are_those_of_the_run_and_answered_as_it_says(subject)
     assert reference.names == subject.run.validation.ids.tolist()
     answers = subject.network.probabilities(reference.pixels)["label"].argmax(axis=1)
     assert (answers == said.answer["label"]).mean() > 0.98  # the run averages shifted views
+
+
+def test_only_pictures_that_the_network_shown_was_not_trained_on_count_as_held_out(subject) -> None:
+    """Of folds, those of the first; and the mistakes are the network's own where the run has several."""
+    validation = subject.run.validation
+    run = replace(subject.run, validation=replace(validation, fold=np.arange(144) % 3 + 1))
+    reference, said = validation_pictures(run, subject.network, alone=False)
+    assert reference.names == validation.ids[::3].tolist()
+    own = subject.network.probabilities(reference.pixels)["label"]
+    np.testing.assert_array_equal(said.answer["label"], own.argmax(axis=1))
+    np.testing.assert_allclose(said.confidence["label"], own.max(axis=1))
 
 
 def test_page_of_a_run_shows_every_part_and_needs_no_network(digits_run, run_here, tmp_path) -> None:

@@ -106,6 +106,27 @@ def test_resumed_training_has_every_epoch_once(tmp_path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["log.jsonl"]
 
 
+def test_training_that_goes_on_within_an_epoch_keeps_its_lines_and_counts_on(tmp_path) -> None:
+    """Killed after 7 of 10 steps of the third epoch, whose checkpoint was written after 5."""
+    path = tmp_path / "log.jsonl"
+    train(build(), JsonLog(path, every=2), 3)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:15]))  # five and an epoch's, twice; then three
+    assert [line["step"] for line in read_log(path)][-3:] == [22, 24, 26]
+    model = build()
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.iterations.assign(25)
+    log = JsonLog(path, every=2)
+    log.set_model(model)
+    log.set_params({"steps": 5})
+    log.on_train_begin()
+    log.on_epoch_begin(2)
+    for batch in range(5):
+        log.on_train_batch_end(batch, {"loss": 1.0})
+    found = [(line["batch"], line["step"]) for line in read_log(path)[12:]]
+    assert found == [(2, 22), (4, 24), (6, 26), (8, 28), (10, 30)]
+
+
 def test_half_line_is_cut_off_even_where_all_whole_lines_stay(tmp_path) -> None:
     path = tmp_path / "log.jsonl"
     train(build(), JsonLog(path), 2)

@@ -20,7 +20,7 @@ from apps.explain.sections import (
     receptive_section,
     strongest_units,
 )
-from apps.explain.subject import Pictures, Subject, given_pictures, open_subject, telling, validation_pictures
+from apps.explain.subject import Pictures, Subject, given_pictures, open_subject, page_of, telling, validation_pictures
 from apps.explain.units import hidden_units
 from apps.pages.page import write_page
 from apps.predict import find_items
@@ -47,12 +47,14 @@ def explain(
     Raises:
         ValueError, FileNotFoundError: What is asked for does not exist, or the page does.
     """
-    items = find_items(paths) if paths else []
-    subject = open_subject(source, size, items)
-    network, page = subject.network, subject.page if out is None else out
+    page = page_of(source) if out is None else out
     if page.exists() and not overwrite:
         raise ValueError(f"{page} exists. Choose another name by `--out`, or say `--overwrite`.")
-    files.require_folder_of(page)
+    items = find_items(paths) if paths else []
+    if out is not None:
+        files.require_folder_of(out)
+    subject = open_subject(source, size, items)
+    network = subject.network
     asked = parse_asked(network, layers, classes, units)
     parts = Parts(console)
     shown, reference = _pictures(subject, items, parts)
@@ -167,7 +169,7 @@ def _pictures(subject: Subject, items: Sequence[Any], parts: Parts) -> tuple[Pic
     reference, telltale = None, None
     if subject.run is not None:
         try:
-            reference, said = validation_pictures(subject.run, subject.network)
+            reference, said = validation_pictures(subject.run, subject.network, alone=subject.networks == 1)
             telltale = reference.chosen(telling(said, SHOWN))
         except (ValueError, OSError) as error:
             parts.leave_out("held-out pictures", " ".join(str(error).split()))

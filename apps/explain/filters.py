@@ -17,12 +17,14 @@ class Filters:
 
     Attributes:
         layer: Its name.
+        channels: Of its filters.
         pictures: uint8 [n, h, w, 1 or 3]; each scaled to its own range; of other numbers of channels their mean.
         roughness: `callbacks.filter_roughness`, [n].
         note: What that says, in a sentence.
     """
 
     layer: str
+    channels: int
     pictures: np.ndarray
     roughness: np.ndarray
     note: str
@@ -41,7 +43,8 @@ def describe_filters(model: keras.Model) -> Filters:
     roughness = filter_roughness(filters)
     shown = filters if filters.shape[-1] in (1, 3) else filters.mean(axis=-1, keepdims=True)
     trained = any(weight is layer.kernel for weight in layer.trainable_weights)
-    return Filters(layer.name, np.round(255 * shown).astype("uint8"), roughness, _note(roughness, trained))
+    pictures = np.round(255 * shown).astype("uint8")
+    return Filters(layer.name, filters.shape[-1], pictures, roughness, _note(roughness, trained))
 
 
 def _note(roughness: np.ndarray, trained: bool) -> str:

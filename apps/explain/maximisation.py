@@ -29,6 +29,16 @@ class Target:
     is_class: bool
 
 
+class MeanSquare(keras.layers.Layer):
+    """The mean square of all that a layer gives for a picture, [N, 1]."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Of x [N, ...]."""
+        return keras.ops.mean(
+            keras.ops.square(keras.ops.reshape(x, (keras.ops.shape(x)[0], -1))), axis=1, keepdims=True
+        )
+
+
 def target_values(network: Network, targets: Sequence[Target], pixels: np.ndarray) -> np.ndarray:
     """How strongly every picture answers: float32 [N, targets].
 
@@ -146,8 +156,7 @@ def _measured(network: Network, targets: Sequence[Target]) -> tuple[keras.Model,
     for target in targets:
         tensor = network.model.output[target.where] if target.is_class else network.layer(target.where)
         if target.number is None:
-            values = keras.ops.cast(keras.layers.Flatten()(tensor), "float32")
-            tensor = keras.ops.mean(keras.ops.square(values), axis=1, keepdims=True)
+            tensor = MeanSquare(name=f"mean_square_{len(found)}", dtype="float32")(tensor)
         elif not 0 <= target.number < tensor.shape[-1]:
             what = "classes" if target.is_class else "channels"
             raise ValueError(f"{target.where!r} has {tensor.shape[-1]} {what}. Received: number {target.number}.")

@@ -10,7 +10,8 @@ import numpy as np
 from keras import layers
 from scipy.special import softmax
 
-from callbacks.probe import function_of
+from apps.recipe import near_name
+from callbacks.probe import function_of, node_of
 from kerascnn.graph import functional
 from kerascnn.registry import AUXILIARY
 
@@ -47,21 +48,13 @@ class Network:
     def layer(self, name: str) -> keras.KerasTensor:
         """The output of a hidden layer; an unknown name is a `ValueError` with the near ones."""
         if name not in self.hidden:
-            from apps.recipe import near_name
-
             raise ValueError(f"There is no hidden layer {name!r}.{near_name(name, self.hidden)}{_some(self.hidden)}")
         return self.hidden[name]
 
     def probabilities(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Of the classes [N, K] by head."""
-        return self.probabilities_of(predict(self.model, pixels))
-
-    def probabilities_of(self, logits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The same from logits [N, K]; a single value is left as it is."""
-        return {
-            head: values if values.shape[1] == 1 else softmax(values / self.temperatures.get(head, 1.0), axis=1)
-            for head, values in logits.items()
-        }
+        logits = predict(self.model, pixels)
+        return {head: softmax(values / self.temperatures.get(head, 1.0), axis=1) for head, values in logits.items()}
 
     def shown_layers(self, count: int = 4) -> list[str]:
         """Layers to look at where none are asked for: with an activation, spread over the depth.
@@ -172,8 +165,13 @@ def _heads(model: keras.Model, outputs: Any) -> dict[str, keras.KerasTensor]:
     else:
         heads = {"label": keras.tree.flatten(outputs)[0]}
     heads = {head: tensor for head, tensor in heads.items() if not re.search(AUXILIARY, head)}
-    if wrong := {head: tuple(tensor.shape) for head, tensor in heads.items() if len(tensor.shape) != 2}:
-        raise ValueError(f"Expected a classifier, whose outputs are [N, classes]. {model.name!r} has {wrong}.")
+    for head, tensor in heads.items():
+        function = function_of(_maker(tensor))
+        if len(tensor.shape) != 2 or tensor.shape[1] < 2 or function not in ("linear", "softmax"):
+            raise ValueError(
+                "Expected a classifier, whose outputs are logits or probabilities of two classes or more [N, classes]. "
+                f"Output {head!r} of {model.name!r} is {tuple(tensor.shape)}, by {function}."
+            )
     return heads
 
 
@@ -182,7 +180,7 @@ def _before_softmax(tensor: keras.KerasTensor) -> keras.KerasTensor:
     layer = _maker(tensor)
     if function_of(layer) != "softmax":
         return tensor
-    before = _node(tensor).input_tensors[0]
+    before = node_of(tensor).input_tensors[0]
     if not isinstance(layer, layers.Dense):
         return before
     config = {**layer.get_config(), "activation": None, "name": f"{layer.name}_logits"}
@@ -205,10 +203,6 @@ def _hidden(model: keras.Model) -> dict[str, keras.KerasTensor]:
             calls[name] = calls.get(name, 0) + 1
             found[name if calls[name] == 1 else f"{name}:{calls[name]}"] = tensor
     return found
-
-
-def _node(tensor: keras.KerasTensor) -> Any:
-    return tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]
 
 
 def _maker(tensor: keras.KerasTensor) -> Any:

@@ -14,7 +14,7 @@ from apps.explain.filters import describe_filters
 from apps.explain.grad_cam import class_maps
 from apps.explain.maps import feature_maps, strongest_channels
 from apps.explain.maximisation import Target, maximise, maximise_beyond, target_values
-from apps.explain.network import Network, has_maps
+from apps.explain.network import CHANNELS, Network, has_maps
 from apps.explain.occlusion import occlusion_maps
 from apps.explain.receptive import framed, receptive_box
 from apps.explain.subject import Pictures
@@ -38,7 +38,8 @@ def filters_section(model: keras.Model) -> dict[str, Any]:
     count, height, width, channels = found.pictures.shape
     shown = [one if channels == 3 else one[..., 0] for one in found.pictures[:MOST_FILTERS]]
     sheet = tiles(shown, columns=8)  # enlarged by the browser, which keeps the pixels sharp
-    kinds = "in colour" if channels == 3 else "their mean over the channels in grey"
+    kinds = "in colour" if found.channels == 3 else "in grey"
+    kinds += f", the mean of {found.channels} channels" if found.channels not in CHANNELS else ""
     words = f"{len(shown)} of {count} filters of {height}x{width} of layer {found.layer}, {kinds}."
     return {"picture": as_picture(sheet, words, side=320), "words": words, "note": found.note}
 
@@ -86,7 +87,7 @@ def _head_of_picture(
     said = f"class {names[answer]} of {head}"
     words = f"Grad-CAM for {said}: what speaks for it lies {whereabouts(cam)}." if cam is not None else ""
     most = float(fall.max())
-    covered = f"Occlusion for {said}: what is needed most lies {whereabouts(fall)}."
+    covered = f"Occlusion for {said}: what lowers its probability when it is covered lies {whereabouts(fall)}."
     return {
         "head": head,
         "answer": names[answer],

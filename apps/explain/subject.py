@@ -1,7 +1,7 @@
 """What `kerascnn explain` is to look at: a finished run or a .keras file, and the pictures that go with it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -30,14 +30,12 @@ class Subject:
     Attributes:
         name: Of the run or the file.
         network: Its network, the first one of several.
-        page: Where its page goes, if nothing else is said.
         networks: How many answer together in the run.
         run: None for a .keras file.
     """
 
     name: str
     network: Network
-    page: Path
     networks: int = 1
     run: FinishedRun | None = None
 
@@ -82,7 +80,7 @@ def open_subject(source: str, size: tuple[int, int] | None, items: Sequence[Item
         network = open_network(
             committee.models[0], run.classes, size or committee.image_size, heads, committee.temperatures
         )
-        return Subject(path.resolve().name, network, path / "explain.html", len(committee.models), run)
+        return Subject(path.resolve().name, network, len(committee.models), run)
     raise _refusal(source, path)
 
 
@@ -93,7 +91,7 @@ def _open_file(path: Path, size: tuple[int, int] | None, items: Sequence[Item]) 
         raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if size is None and items and None in model.input_shape[1:3]:
         size = choose_size(picture_sizes(Encoded.files([item.path for item in items if item.path is not None])))
-    return Subject(path.name, open_network(model, size=size), path.with_name(f"{path.stem}-explain.html"))
+    return Subject(path.name, open_network(model, size=size))
 
 
 def _holds_saved_model(path: Path) -> bool:
@@ -128,8 +126,15 @@ def given_pictures(items: Sequence[Item], network: Network) -> tuple[Pictures, d
     return Pictures(_in_channels(pixels[kept], network), [found[place][0] for place in kept], {}), failed
 
 
-def validation_pictures(run: FinishedRun, network: Network) -> tuple[Pictures, Validation]:
-    """The held-out pictures of a run that can be read, and what the run answered to them; of many, an even part.
+def validation_pictures(run: FinishedRun, network: Network, alone: bool = True) -> tuple[Pictures, Validation]:
+    """Pictures that were held out when a run's first network was trained, and the answers to them; of many, some.
+
+    Only those that can be read; with several folds only those of the first.
+
+    Args:
+        run: Whose.
+        network: Its first network.
+        alone: Whether this is the run's only network, whose answers the run has; else it is asked.
 
     Raises:
         ValueError, FileNotFoundError, OSError: Nothing was held out, or the data cannot be reached any more.
@@ -138,7 +143,8 @@ def validation_pictures(run: FinishedRun, network: Network) -> tuple[Pictures, V
         raise ValueError(f"{run.folder} held nothing out")
     competition = pipelines.open_dataset(run.record["data"], **run.record["columns"])
     places = {name: place for place, name in reversed([*enumerate(competition.train["id"])])}
-    known = np.array([place for place, name in enumerate(run.validation.ids) if name in places], int)
+    of_network = zip(run.validation.ids, run.validation.fold == 1, strict=True)
+    known = np.array([place for place, (name, own) in enumerate(of_network) if own and name in places], int)
     known = known[:: max(1, -(-len(known) * network.size[0] * network.size[1] * 3 // MOST_BYTES))]
     if not len(known):
         raise ValueError(f"{run.record['data']} has none of the pictures that {run.folder} held out")
@@ -147,8 +153,16 @@ def validation_pictures(run: FinishedRun, network: Network) -> tuple[Pictures, V
     kept = np.delete(np.arange(len(known)), list(errors))
     if not len(kept):
         raise ValueError(f"the held-out pictures cannot be read: {next(iter(errors.values()))}")
-    said = _some_of(run.validation, known[kept])
-    return Pictures(_in_channels(pixels[kept], network), said.ids.tolist(), said.truth), said
+    said, shown = _some_of(run.validation, known[kept]), _in_channels(pixels[kept], network)
+    if not alone:
+        answers = network.probabilities(shown)
+        said = replace(
+            said,
+            answer={head: values.argmax(axis=1) for head, values in answers.items()},
+            confidence={head: values.max(axis=1) for head, values in answers.items()},
+            probabilities=answers,
+        )
+    return Pictures(shown, said.ids.tolist(), said.truth), said
 
 
 def telling(said: Validation, count: int) -> np.ndarray:
@@ -194,6 +208,12 @@ def _some_of(said: Validation, places: np.ndarray) -> Validation:
     return Validation(
         said.ids[places], said.fold[places], pick(said.truth), pick(said.answer), pick(said.confidence), probabilities
     )
+
+
+def page_of(source: str) -> Path:
+    """Where the page of a run or a .keras file goes, if nothing else is said."""
+    path = Path(source)
+    return path / "explain.html" if path.is_dir() else path.with_name(f"{path.stem}-explain.html")
 
 
 def _in_channels(pixels: np.ndarray, network: Network) -> np.ndarray:
