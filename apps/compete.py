@@ -214,7 +214,13 @@ def finish(
         scores = score_submission(plan.test_ids, complete(plan, predicted), competition, console)
         report_scores(scores, evaluation, result, console)
     warn_of_lost_pictures(plan, console)
-    write_report(read_run(run, result), first, Labelled(competition, plan.encoded), console)
+    try:
+        write_report(read_run(run, result), first, Labelled(competition, plan.encoded), console)
+    except OSError:
+        raise
+    except Exception as error:  # all that was trained for is written: that is worth more than its report
+        again = shlex.join(["kerascnn", "report", os.fspath(run)])
+        console.warn(f"There is no report ({type(error).__name__}: {error}). Try again by: {again}")
     files.write_json(run / "result.json", result)  # the last file: it says that the run is finished
 
 

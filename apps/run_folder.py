@@ -99,7 +99,7 @@ def write_record(
         "recipe": dict(recipe),
         "fingerprint": fingerprint,
         "group_column": group_column,
-        "command": shlex.join(["kerascnn", *sys.argv[1:]]),
+        "command": shlex.join(["kerascnn", "compete", *sys.argv[1 + (sys.argv[1:2] == ["compete"]) :]]),
         "versions": package_versions(),
     }
     files.write_json(run / "recipe.json", record)

@@ -97,10 +97,12 @@ def test_words_in_drawings_can_be_read_in_both_themes(browser, pages, name) -> N
 
 def test_report_prints_on_paper(browser, pages) -> None:
     """Light whatever the theme, without the links between sections; some pages, none wider than the paper."""
-    page = browser.new_page(color_scheme="dark")
+    page = browser.new_page(color_scheme="dark", viewport={"width": 718, "height": 1000})  # A4 with its margins
     page.goto(pages["report"].as_uri())
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.locator("nav").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    assert page.locator("text=image_size").first.is_visible()  # of the recipe, whose list is closed on the screen
     assert page.pdf(format="A4").startswith(b"%PDF")
     page.close()

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_colours
+from run_examples import make_run
 from sklearn.metrics import confusion_matrix
 
 import pipelines
 from apps.console import Console
-from apps.finished_run import Validation, read_run
+from apps.finished_run import FinishedRun, Validation, read_run
 from apps.report.curves import describe_curves, epochs_of, panels_of
 from apps.report.examples import Labelled, examples_of
 from apps.report.heads import confusion_of, matrix, shown_classes
@@ -109,6 +110,7 @@ def test_report_says_what_was_trained_on_what_and_how_to_repeat_it(page, digits_
         "Looked at 16 times while it trained",
         "pictures a second in training",
         "Their roughness is",
+        "Nothing wrong in the curves",
     ):
         assert part in words, part
 
@@ -152,6 +154,66 @@ def test_report_without_its_data_says_so_and_shows_no_pictures(run, run_here) ->
     assert process.returncode == 0
     assert "The report shows no pictures: There is no" in process.stderr
     assert "Right and sure" not in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_report_of_a_run_of_an_older_version_says_what_it_lacks(run, run_here) -> None:
+    result = json.loads((run / "result.json").read_text())
+    del result["machine"], result["heads"]["label"]["reliability"]
+    (run / "result.json").write_text(json.dumps(result))
+    process = run_here("report", run)
+    assert process.returncode == 2
+    assert "was finished by an older version, and does not say: machine, reliability." in process.stderr
+
+
+def test_heads_folds_and_snapshots_have_their_parts(tmp_path, tiny) -> None:
+    """Two heads, one of them called as Keras calls validation; three trainings of five networks."""
+    epochs = [{"epoch": number, "lr": 0.1, "momentum": 0.9, "seconds": 1.0} for number in (1, 2, 3)]
+    for row, loss in zip(epochs, (2.0, 1.0, 0.6), strict=True):
+        row |= {"loss": loss, "val_loss": loss, "val_kind_loss": loss, "Hair_loss": loss}
+        for name in ("val_kind_accuracy", "val_val_kind_accuracy", "Hair_accuracy", "val_Hair_accuracy"):
+            row[name] = 1 - loss / 4
+    history = [{"fold": fold, "network": 1, **row} for fold in (1, 2, 3) for row in epochs]
+    networks = [
+        {"fold": fold, "network": 1, "seed": 0, "best_epoch": epoch, "weight": 0.5, "validation_accuracy": None}
+        for fold, epoch in ((1, 1), (1, 3), (2, 1), (2, 3), (3, 3))
+    ]
+    names = {"val_kind": ["cat", "dog"], "Hair": ["long", "short"]}
+    answers = {head: [(pair[0], pair[number % 2]) for number in range(12)] for head, pair in names.items()}
+    bins = {"confidence": [0.8], "accuracy": [0.5], "count": [12]}
+    head = {
+        "expected": {"value": 0.5, "low": 0.3, "high": 0.7, "pictures": 12},
+        "validation_accuracy": 0.5,
+        "largest_class": 0.6,
+        "validation_scores": {"accuracy": 0.5, "macro_f1": 0.4, "log_loss": 0.7},
+        "temperature": 1.5,
+        "log_loss": {"before": 0.8, "after": 0.7},
+        "calibration_error": {"before": 0.3, "after": 0.1},
+        "reliability": {"before": bins, "after": bins},
+    }
+    gain = {"expected": 0.5, "together": 0.5, "alone": 0.4, "worst_alone": 0.3, "best_alone": 0.5}
+    result = {
+        "heads": {"val_kind": head, "Hair": head},
+        "networks": networks,
+        "best_epochs": [row["best_epoch"] for row in networks],
+        "ensemble": {"val_kind": gain, "Hair": gain},
+        "data": {"labelled": 60, "hidden": 9, "columns": []},
+        "machine": "2 cores",
+    }
+    columns = {"targets": ["val_kind", "Hair"], "group": "owner id", "id_column": None}
+    run = make_run(
+        tmp_path / "my run", answers, names, history=history, result=result, record={"columns": columns},
+        recipe={"snapshots": 2},
+    )  # fmt: skip
+    write_report(read_run(run), tiny, None, Console(quiet=True))
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    words = " ".join(page.words)
+    assert "Head val_kind" in words and "Head Hair" in words
+    assert "One colour a training." in words
+    assert [text for text in ("fold 1, network 1", "fold 3, network 1") if text not in words] == []
+    assert "The diagnosis is of the first of 3 trainings." in words
+    options = "--target val_kind --target Hair --group 'owner id'"
+    assert f"kerascnn compete pets {options} --recipe '{run}/recipe.json'" in words
+    assert any("Hair_accuracy from" in text for text in page.pictures)
 
 
 def test_report_of_an_unfinished_run_is_one_line(run, run_here) -> None:
@@ -226,13 +288,32 @@ def test_most_confident_mistakes_and_most_typical_pictures_come_first(tmp_path) 
     assert f'alt="{names[truth[0]]}, answered {wrong} 80.0 %: {ids[3]}"' in row["mistakes"][0][0]
 
 
+def test_a_damaged_picture_is_left_out_and_told(digits_run, run, tiny, capsys) -> None:
+    found = read_run(run)
+    competition = pipelines.open_dataset("digits")
+    encoded = encoded_pictures(competition.train)
+    place = list(competition.train["id"]).index(most_typical(found, "3"))
+    encoded.lengths[place] = encoded.lengths[place] // 2 if encoded.lengths[place] > 0 else 20
+    write_report(found, tiny, Labelled(competition, encoded), Console(quiet=True))
+    assert "The report lacks 1 pictures that cannot be read" in capsys.readouterr().err
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    assert len([words for words in page.pictures if words.startswith("3, answered 3 ")]) == 4
+
+
+def most_typical(run: FinishedRun, name: str) -> str:
+    """The picture that is most surely right."""
+    number, held_out = run.classes["label"].index(name), run.validation
+    right = (held_out.truth["label"] == number) & (held_out.answer["label"] == number)
+    return str(held_out.ids[np.argmax(np.where(right, held_out.confidence["label"], -1))])
+
+
 def test_a_picture_that_is_gone_is_a_warning_and_no_end(run, tiny, tmp_path, capsys) -> None:
     root = make_colours(tmp_path)
     competition = pipelines.open_dataset(str(root))
     labelled = Labelled(competition, encoded_pictures(competition.train))
     shutil.rmtree(root / "train")
     write_report(read_run(run), tiny, labelled, Console(quiet=True))
-    assert "The report shows no" in capsys.readouterr().err
+    assert "The report " in capsys.readouterr().err
     assert (run / "report.html").is_file()
 
 
@@ -251,8 +332,16 @@ def test_panels_have_what_the_history_knows() -> None:
 
 
 def test_windows_lie_in_the_middle_of_their_steps() -> None:
-    rows = epochs_of([{"step": 4, "batches": 4, "loss": 1.0}, {"step": 12, "batches": 2, "loss": 0.5}], 10)
+    ends = {1: 10, 2: 20}
+    rows = epochs_of([{"step": 4, "batches": 4, "loss": 1.0}, {"step": 12, "batches": 2, "loss": 0.5}], ends)
     assert [row["epoch"] for row in rows] == [0.2, 1.1]
+
+
+def test_windows_of_epochs_of_other_lengths_lie_in_theirs() -> None:
+    """As of recipes that train later epochs on the hardest pictures only; and of a log that begins with epoch 3."""
+    windows = [{"step": 12, "batches": 2, "loss": 1.0}, {"step": 15, "batches": 2, "loss": 0.5}]
+    assert [row["epoch"] for row in epochs_of(windows, {1: 10, 2: 12, 3: 16})] == [1.5, 2.5]
+    assert [row["epoch"] for row in epochs_of(windows, {3: 12, 4: 16})] == [3.5]
 
 
 def record(step: int, rate: float, update: float, dead: float = 0.0) -> dict:

@@ -1,6 +1,7 @@
 """`kerascnn compare RUN RUN...`: finished runs side by side, on a page and in the console."""
 
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ def compare(folders: Sequence[Path], out: Path, *, overwrite: bool, console: Con
         out,
         "compare/compare.html.jinja",
         title=", ".join(names),
+        command=shlex.join(["kerascnn", "compare", *map(os.fspath, folders), "--out", os.fspath(out)]),
         runs=[(name, os.fspath(run.folder), colour) for name, run, colour in zip(names, runs, SERIES, strict=False)],
         same=SAME,
         differing=difference_table(found, names),

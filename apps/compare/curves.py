@@ -67,7 +67,10 @@ def draw_one(
     axes.set_title(title.replace("$", r"\$"), loc="left")
     axes.xaxis.get_major_locator().set_params(integer=True)
     return Curve(
-        title, as_svg(figure, f"{title.capitalize()} by epoch, in validation where it is measured: {'; '.join(said)}.")
+        title,
+        as_svg(
+            figure, f"{title[0].upper()}{title[1:]} by epoch, in validation where it is measured: {'; '.join(said)}."
+        ),
     )
 
 

@@ -39,7 +39,7 @@ _numbers = itertools.count(1)
 
 
 def new_figure(rows: int = 1, columns: int = 1, width: float = 5.2, height: float = 3.2, **subplots: Any) -> Any:
-    """A Figure and its axes in the style of the pages; sizes are inches of 72 pixels on the page.
+    """A Figure and its axes in the style of the pages; sizes are inches, of 72 points, on paper and page.
 
     Args:
         rows, columns: Of the axes.

@@ -4,44 +4,58 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from apps.pages.figures import INK, SERIES, as_svg, new_figure
 
 Rows = Sequence[Mapping[str, float]]
 SCORES = ("accuracy", "macro_f1")
+FEW_EPOCHS = 3  # which lines alone would hardly show
 MOST_NAMED = 6  # curves that a legend still has names for
 
 
-def draw_curves(trainings: Sequence[Rows], windows: Rows = (), best_epoch: int | None = None) -> Markup:
-    """The epochs of every network, one colour each, training dashed; of several networks only the loss is named.
+def draw_curves(
+    trainings: Sequence[Rows], windows: Rows = (), kept: Sequence[int] = (), names: Sequence[str] = ()
+) -> Markup:
+    """The epochs of every network, one colour each, training dashed.
 
     Args:
         trainings: Rows with "epoch" (from 1), "loss", "lr", ... of every network.
         windows: Of the first network: mean losses between epochs, with "epoch" as a number of epochs.
-        best_epoch: Of the first network, marked; None marks nothing.
+        kept: Epochs of a single training that are marked.
+        names: Of several trainings.
     """
     panels = panels_of(trainings)
     ratios = [2.0 if title in ("loss", "score") else 1.0 for title in panels]
     height = 1.2 + 1.5 * len(panels)
     figure, grid = new_figure(len(panels), 1, height=height, sharex=True, squeeze=False, height_ratios=ratios)
-    for (title, names), axes in zip(panels.items(), grid[:, 0], strict=True):
+    for (title, columns), axes in zip(panels.items(), grid[:, 0], strict=True):
         axes.set_ylabel(title)
-        if title == "loss":
-            _draw_windows(axes, windows)
         if len(trainings) > 1:
             for number, rows in enumerate(trainings):
-                _draw_lines(axes, rows, dict.fromkeys(names, SERIES[number % len(SERIES)]))
+                _draw_lines(axes, rows, dict.fromkeys(columns, SERIES[number % len(SERIES)]))
             continue
-        _draw_lines(axes, trainings[0], _colours(names))
-        if best_epoch is not None:
-            axes.axvline(best_epoch, color=INK, linewidth=0.8, linestyle=":")
-        if 1 < len(names) <= MOST_NAMED:
+        if title == "loss":
+            _draw_windows(axes, windows)
+        _draw_lines(axes, trainings[0], _colours(columns))
+        for epoch in kept:
+            axes.axvline(epoch, color=INK, linewidth=0.8, linestyle=":")
+        if 1 < len(columns) <= MOST_NAMED:
             axes.legend(loc="best", fontsize=8)
         if title == "loss":
-            axes.set_ylim(*_limits([row[name] for row in trainings[0] for name in names if name in row]))
+            axes.set_ylim(*_limits([row[name] for row in trainings[0] for name in columns if name in row]))
+    if 1 < len(trainings) <= len(SERIES):
+        figure.legend(handles=_keys(names), loc="outside upper left", ncols=2, fontsize=8, frameon=False)
     grid[-1, 0].set_xlabel("epoch")
     return as_svg(figure, describe_curves(trainings[0], list(panels)))
+
+
+def _keys(names: Sequence[str]) -> list[Any]:
+    """A line of its colour for every training, for the legend."""
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], color=SERIES[number], label=name) for number, name in enumerate(names)]
 
 
 def _draw_windows(axes: Any, windows: Rows) -> None:
@@ -54,7 +68,9 @@ def _draw_lines(axes: Any, rows: Rows, colours: Mapping[str, str]) -> None:
     for name, colour in colours.items():
         style = "-" if name.startswith("val_") or name in ("lr", "momentum") else "--"
         values = [row.get(name, math.nan) for row in rows]
-        axes.plot([row["epoch"] for row in rows], values, style, color=colour, label=name, linewidth=1.5)
+        marker = "o" if len(rows) <= FEW_EPOCHS else ""
+        epochs = [row["epoch"] for row in rows]
+        axes.plot(epochs, values, style, marker=marker, markersize=3, color=colour, label=name, linewidth=1.5)
 
 
 def _colours(names: Sequence[str]) -> dict[str, str]:
@@ -68,7 +84,7 @@ def panels_of(trainings: Sequence[Rows]) -> dict[str, list[str]]:
     names = list(dict.fromkeys(name for rows in trainings for row in rows for name in row))
     found = {
         "loss": [name for name in names if name in ("loss", "val_loss")],
-        "score": [name for name in names if name.endswith(SCORES) and not name.startswith("raw_")],
+        "score": [name for name in names if name.endswith(SCORES) and not name.startswith("raw_val_")],
         "learning rate": [name for name in names if name == "lr"],
         "momentum": [name for name in names if name == "momentum"],
     }
@@ -81,9 +97,10 @@ def describe_curves(rows: Rows, titles: Sequence[str]) -> str:
     parts = [
         f"{name} from {first[name]:.4g} to {last[name]:.4g}"
         for name in last
-        if name in first and name not in ("epoch", "seconds") and not name.startswith("raw_")
+        if name in first and name not in ("epoch", "seconds") and not name.startswith("raw_val_")
     ]
-    return f"{', '.join(titles)} over {len(rows)} epochs: {', '.join(parts)}.".capitalize()
+    shown = ", ".join([titles[0].capitalize(), *titles[1:]])
+    return f"{shown} over {len(rows)} epochs: {', '.join(parts)}."
 
 
 def _limits(losses: Sequence[float]) -> tuple[float, float]:
@@ -96,6 +113,17 @@ def _limits(losses: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def epochs_of(windows: Rows, steps_per_epoch: float) -> list[dict[str, Any]]:
-    """Windows with "epoch" instead of "step": where the middle of each lies on the epochs' axis."""
-    return [{**row, "epoch": (row["step"] - row["batches"] / 2) / steps_per_epoch} for row in windows]
+def epochs_of(windows: Rows, ends: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Windows with "epoch" instead of "step": where the middle of each lies on the epochs' axis.
+
+    Args:
+        windows: Rows with "step", the last of each, and "batches", how many steps it has.
+        ends: The last step of each epoch, by its number, counted from 1.
+    """
+    known = {0: 0, **ends} if min(ends) == 1 else dict(ends)  # else nobody knows where the log's first epoch began
+    epochs, steps = [*known], [*known.values()]
+    return [
+        {**row, "epoch": float(np.interp(row["step"] - row["batches"] / 2, steps, epochs))}
+        for row in windows
+        if row["step"] > steps[0]
+    ]

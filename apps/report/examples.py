@@ -1,7 +1,8 @@
 """Pictures for the report: of a class the most typical and the most confident mistakes; what augmentation does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from pipelines.decode import decode_picture
 from pipelines.encoded import Encoded
 
 OF_A_CLASS = 5  # mistakes, and typical ones
-MOST_CLASSES = 12  # that have pictures in the report: those with the lowest F1
+MOST_CLASSES = 12  # that have pictures in the report, of all heads together: those with the lowest F1
+FEWEST_CLASSES = 3  # of a head
 AUGMENTED = 6  # pictures
 SIDE = 72  # of a picture on the page, in pixels
 
@@ -28,18 +30,33 @@ _decode = tf.function(decode_picture)
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled pictures of a run and where they lie, in one order."""
+    """The labelled pictures of a run and where they lie, in one order.
+
+    Attributes:
+        competition: Whose labelled pictures these are.
+        encoded: Where they lie.
+        lost: Which of those that were asked for cannot be read, and why.
+    """
 
     competition: Competition
     encoded: Encoded
+    lost: list[str] = field(default_factory=list)
 
-    def show(self, ids: Sequence[str], words: Sequence[str]) -> list[Markup]:
-        """Pictures by their ids, as they were before they got the network's size; words are their alternatives."""
-        place = {str(one): number for number, one in enumerate(self.competition.train["id"])}
-        return [
-            as_picture(_decode(tf.constant(self.encoded.read(place[one]))).numpy(), text, SIDE)
-            for one, text in zip(ids, words, strict=True)
-        ]
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {str(one): number for number, one in enumerate(self.competition.train["id"])}
+
+    def show(self, name: str, words: str) -> Markup | None:
+        """A picture by its id, as it was before it got the network's size, with an alternative; None if it is lost."""
+        try:
+            pixels = _decode(tf.constant(self.encoded.read(self._places[name]))).numpy()
+        except KeyError:
+            self.lost.append(f"{name} is not in the data any more")
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            self.lost.append(f"{name}: {str(error).splitlines()[0]}")
+        else:
+            return as_picture(pixels, words, SIDE)
+        return None
 
 
 def examples_of(
@@ -62,13 +79,12 @@ def examples_of(
         for part, chosen in (("typical", of_class & (answer == truth)), ("mistakes", of_class & (answer != truth))):
             places = np.flatnonzero(chosen)
             places = places[np.argsort(-confidence[places], kind="stable")][:OF_A_CLASS]
-            captions = [f"{names[answer[place]]} {percent(confidence[place])}" for place in places]
-            words = [
-                f"{name}, answered {caption}: {validation.ids[place]}"
-                for place, caption in zip(places, captions, strict=True)
-            ]
-            pictures = labelled.show([validation.ids[place] for place in places], words)
-            row[part] = list(zip(pictures, captions, strict=True))
+            row[part] = []
+            for place in places:
+                caption = f"{names[answer[place]]} {percent(confidence[place])}"
+                one = validation.ids[place]
+                if (picture := labelled.show(one, f"{name}, answered {caption}: {one}")) is not None:
+                    row[part].append((picture, caption))
         rows.append(row)
     return rows
 

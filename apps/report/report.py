@@ -5,6 +5,7 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from apps.explain.sections import filters_section
 from apps.finished_run import FinishedRun, read_run
 from apps.logs import LogFiles
 from apps.pages.page import write_page
+from apps.recipe import Recipe
 from apps.report.curves import draw_curves, epochs_of
-from apps.report.examples import MOST_CLASSES, Labelled, examples_of, show_augmentation
+from apps.report.examples import FEWEST_CLASSES, MOST_CLASSES, Labelled, examples_of, show_augmentation
 from apps.report.heads import describe_head
 from apps.report.layers import draw_distributions, draw_layers, found_symptoms, typical_update
 from apps.run_folder import checkpoints_of
@@ -31,6 +33,7 @@ def report(folder: Path, console: Console) -> None:
     """`kerascnn report`: write the page of a finished run again."""
     began = time.monotonic()
     run = read_run(folder)
+    require_fields(run)
     try:
         competition = pipelines.open_dataset(run.record["data"], **run.record["columns"])
         labelled = Labelled(competition, encoded_pictures(competition.train))
@@ -41,6 +44,18 @@ def report(folder: Path, console: Console) -> None:
     page = folder / "report.html"
     size = page.stat().st_size / 2**20
     console.say(f"wrote     {page}, {size:.1f} MiB in {duration(time.monotonic() - began)}")
+
+
+def require_fields(run: FinishedRun) -> None:
+    """A `ValueError` where a run is of a version that did not write what the report shows."""
+    evaluated = [row for row in run.result["heads"].values() if row["expected"]]
+    known = {*run.result, *run.recipe, *(name for row in evaluated for name in row)}
+    needed = {"data", "machine", *(["reliability"] if evaluated else []), *(field.name for field in fields(Recipe))}
+    if missing := sorted(needed - known):
+        raise ValueError(
+            f"{run.folder} was finished by an older version, and does not say: {', '.join(missing)}. Its report stays "
+            "as it is; `kerascnn compare` and `kerascnn explain` take it."
+        )
 
 
 def _load(path: Path) -> keras.Model:
@@ -68,7 +83,10 @@ def write_report(run: FinishedRun, model: keras.Model, labelled: Labelled | None
         if run.validation is None or result["heads"][head]["expected"] is None:
             continue
         heads[head] = describe_head(head, names, run.validation, result["heads"][head])
-        heads[head]["examples"] = _examples(run, head, heads[head]["classes"], labelled, console)
+        heads[head]["examples"] = _examples(run, head, heads[head]["classes"], labelled)
+    augmentation = _augmentation(run, labelled, console)
+    if labelled is not None and labelled.lost:
+        console.warn(f"The report lacks {len(labelled.lost)} pictures that cannot be read: {labelled.lost[0]}")
     write_page(
         run.folder / "report.html",
         "report/report.html.jinja",
@@ -79,8 +97,13 @@ def write_report(run: FinishedRun, model: keras.Model, labelled: Labelled | None
         formula=FORMULAS[result["score"]],
         heads=heads,
         findings=find(run, windows, records),
-        curves=draw_curves(history, windows, result["best_epochs"][0]),
-        augmentation=_augmentation(run, labelled, console),
+        curves=draw_curves(
+            history,
+            windows,
+            [row["best_epoch"] for row in result["networks"] if (row["fold"], row["network"]) == (1, 1)],
+            [name_of(*key) for key in run.history],
+        ),
+        augmentation=augmentation,
         inside=describe_inside(records, model),
         speed=describe_speed(history),
     )
@@ -88,11 +111,14 @@ def write_report(run: FinishedRun, model: keras.Model, labelled: Labelled | None
 
 def commands_of(run: FinishedRun) -> dict[str, str]:
     """What a reader may type: the run again, and what says more about it."""
-    data, folder = run.record["data"], os.fspath(run.folder)
+    folder, columns = os.fspath(run.folder), run.record["columns"]
+    data = [run.record["data"], *(word for target in columns["targets"] or () for word in ("--target", target))]
+    data += ["--group", columns["group"]] if columns["group"] else []
+    data += ["--id-column", columns["id_column"]] if columns["id_column"] else []
     return {
         "again": run.record["command"],
-        "settled": shlex.join(["kerascnn", "compete", data, "--recipe", os.path.join(folder, "recipe.json")]),
-        "check": shlex.join(["kerascnn", "check", data]),
+        "settled": shlex.join(["kerascnn", "compete", *data, "--recipe", os.path.join(folder, "recipe.json")]),
+        "check": shlex.join(["kerascnn", "check", *data]),
         "explain": shlex.join(["kerascnn", "explain", folder]),
     }
 
@@ -103,8 +129,8 @@ def read_windows(run: FinishedRun) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = read_log(path)
-    last = [line for line in lines if "batch" not in line]
-    return epochs_of(loss_windows(lines), last[-1]["step"] / len(last)) if last else []
+    ends = {line["epoch"] + 1: line["step"] for line in lines if "batch" not in line}
+    return epochs_of(loss_windows(lines), ends) if ends else []
 
 
 def read_records(run: FinishedRun) -> list[dict[str, Any]]:
@@ -115,7 +141,16 @@ def read_records(run: FinishedRun) -> list[dict[str, Any]]:
 
 def _first_logs(run: FinishedRun) -> LogFiles:
     name = checkpoints_of(run.folder, 0, 0, run.recipe["seeds"]).name
-    return LogFiles.of(run.folder / "logs", name, layers=True)
+    return LogFiles.of(run.folder, name, layers=True)
+
+
+def name_of(fold: int, network: int) -> str:
+    """What to call a training in a legend.
+
+    >>> name_of(2, 1)
+    'fold 2, network 1'
+    """
+    return f"fold {fold}, network {network}"
 
 
 def find(run: FinishedRun, windows: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -152,18 +187,15 @@ def describe_speed(history: Sequence[Sequence[Mapping[str, float]]]) -> dict[str
 
 
 def _examples(
-    run: FinishedRun, head: str, rows: Sequence[Mapping[str, Any]], labelled: Labelled | None, console: Console
+    run: FinishedRun, head: str, rows: Sequence[Mapping[str, Any]], labelled: Labelled | None
 ) -> list[dict[str, Any]]:
     if labelled is None or run.validation is None:
         return []
+    most = max(FEWEST_CLASSES, MOST_CLASSES // len(run.classes))
     chosen = [row for row in rows if row["pictures"]]
-    if len(chosen) > MOST_CLASSES:
-        chosen = sorted(chosen, key=lambda row: row["f1"])[:MOST_CLASSES]
-    try:
-        return examples_of(head, run.classes[head], [row["name"] for row in chosen], run.validation, labelled)
-    except (OSError, ValueError, KeyError) as error:
-        console.warn(f"The report shows no pictures of {head}: {error}")
-        return []
+    if len(chosen) > most:
+        chosen = sorted(chosen, key=lambda row: row["f1"])[:most]
+    return examples_of(head, run.classes[head], [row["name"] for row in chosen], run.validation, labelled)
 
 
 def _augmentation(run: FinishedRun, labelled: Labelled | None, console: Console) -> list[dict[str, Any]]:
