@@ -22,7 +22,7 @@ def draw_curves(
 
     Args:
         trainings: Rows with "epoch" (from 1), "loss", "lr", ... of every network.
-        windows: Of the first network: mean losses between epochs, with "epoch" as a number of epochs.
+        windows: Of a single training: "loss" and "lr" between epochs, with "epoch" as a number of epochs.
         kept: Epochs of a single training that are marked.
         names: Of several trainings.
     """
@@ -38,6 +38,9 @@ def draw_curves(
             continue
         if title == "loss":
             _draw_windows(axes, windows)
+        if title == "learning rate" and all(row.get("lr") is not None for row in windows) and windows:
+            _draw_lines(axes, windows, {"lr": SERIES[0]})  # in more places than the ends of epochs
+            continue
         _draw_lines(axes, trainings[0], _colours(columns))
         for epoch in kept:
             axes.axvline(epoch, color=INK, linewidth=0.8, linestyle=":")
