@@ -10,8 +10,11 @@ from callbacks.evidence import (
     JUMP,
     LITTLE,
     TENTH,
+    TWICE,
     Case,
     Diagnosis,
+    beyond_chance,
+    from_to,
     late,
     limit_of_chance,
     peak_of,
@@ -29,40 +32,50 @@ ABOVE_UNIFORM = 1.02
 STILL, FROZEN = 0.04, 1e-4
 # Epochs, as a share of all, in which a loss that creeps down does so.
 STEADY = 0.8
-# The same validation accuracy in this share of the epochs, and not because everything is right.
-SAME, SURE = 0.8, 0.97
-# By so much training is better at most, and its loss fell, where an output gives one answer.
-NO_BETTER, HARDLY = 0.04, 0.2
+# The same accuracy, up to rounding, in this share of the epochs, and not one that a good network may have.
+SAME, SAME_ACCURACY, SURE = 0.8, 1e-6, 0.9
+# In these epochs training accuracy rises by half a point at most, moves by two (the incomplete epochs of a small set
+# explain that), and lies so near as the two sides of a split do.
+UNMOVED, MOVED, NEAR = 0.005, 0.02, 0.03
 
 
 def not_finite(curves: TrainingCurves, inner: Windows) -> Diagnosis | None:
     """NaN, and whether there were numbers before."""
     steps, rows = np.flatnonzero(~np.isfinite(inner.loss)), np.flatnonzero(curves.broken)
-    finite = np.flatnonzero(np.isfinite(curves.loss))
-    if len(rows) or len(steps):
-        where = f"epoch {curves.epochs[rows[0]]}" if len(rows) else "an epoch"
-        if len(steps) and steps[0] > 0:
-            last = steps[0] - 1
-            before = f"it was {inner.loss[last]:.3g} up to step {inner.step[last]:.0f}"
-        elif len(rows) and len(finite) and finite[0] < rows[0]:
-            before = f"it was {curves.loss[rows[0] - 1]:.3g} in the epoch before"
-        else:
-            return Diagnosis(
-                "bug",
-                "The loss is not a number from the beginning",
-                f"Training loss is not finite in {where}, and no finite loss came before it.",
-                "Look for values that are not finite in the inputs and labels, for labels outside the range of the "
-                "classes, and for a logarithm or a division of zero in the loss. If a rate 100 times smaller gives "
-                "finite losses, the rate was too high.",
-            )
-        rate = curves.rate[rows[0]] if len(rows) else math.nan
-        at = f", at learning rate {rate:.2g}" if math.isfinite(rate) else ""
-        return Diagnosis(
-            "rate too high",
-            "The training diverged",
-            f"Training loss is not finite in {where}{at}; {before}.",
-            "Use a learning rate smaller by a factor of 10, a warm-up before it, or clip the gradient.",
-        )
+    if not (len(rows) or len(steps)):
+        return _validation_not_finite(curves)
+    where = f"epoch {curves.epochs[rows[0]]}" if len(rows) else "an epoch"
+    before = np.flatnonzero(np.isfinite(curves.loss[: rows[0]])) if len(rows) else rows
+    if len(steps) and steps[0] > 0:
+        last = steps[0] - 1
+        return _diverged(curves, where, f"it was {inner.loss[last]:.3g} up to step {inner.step[last]:.0f}")
+    if len(before):
+        return _diverged(curves, where, f"it was {curves.loss[before[-1]]:.3g} in epoch {curves.epochs[before[-1]]}")
+    return Diagnosis(
+        "bug",
+        "The loss is not a number from the beginning",
+        f"Training loss is not finite in {where}, and no finite loss came before it.",
+        "Look for values that are not finite in the inputs and labels, for labels outside the range of the classes, "
+        "and for a logarithm or a division of zero in the loss. If a rate 100 times smaller gives finite losses, the "
+        "rate was too high.",
+    )
+
+
+def _diverged(curves: TrainingCurves, where: str, before: str) -> Diagnosis:
+    """NaN after numbers."""
+    rows = np.flatnonzero(curves.broken)
+    rate = curves.rate[rows[0]] if len(rows) else math.nan
+    at = f", at learning rate {rate:.2g}" if math.isfinite(rate) else ""
+    return Diagnosis(
+        "rate too high",
+        "The training diverged",
+        f"Training loss is not finite in {where}{at}; {before}.",
+        "Use a learning rate smaller by a factor of 10, a warm-up before it, or clip the gradient.",
+    )
+
+
+def _validation_not_finite(curves: TrainingCurves) -> Diagnosis | None:
+    """NaN in validation alone."""
     broken = np.flatnonzero(curves.val_broken)
     if not len(broken):
         return None
@@ -82,57 +95,60 @@ def bugs_of(case: Case) -> Iterator[Diagnosis]:
     """Outputs that learn nothing, or nothing that holds for the validation data."""
     for output in case.curves.outputs if len(case.curves.epochs) >= FEW else ():
         name = f" of {output.name}" if output.name else ""
-        limit = limit_of_chance(output.classes)
-        trained, validated = late(output.accuracy), late(output.val_accuracy)
-        if _learned_nothing(output, limit):
+        if _learned_nothing(output):
             yield _no_learning(case, output, name)
-        elif validated <= limit and trained > limit:
+        elif _does_not_hold(output):
             yield Diagnosis(
                 "bug",
                 f"What training learns{name} does not hold for validation at all",
-                f"Accuracy{name} in training rose to {percent(output.accuracy[-1])}, but in validation it was "
-                f"{percent(validated)} in the later half; chance is {percent(1 / (output.classes or 1))}.",
+                f"Accuracy{name} in training was {percent(output.accuracy[-1])} in {case.epoch(-1)}, but in validation "
+                f"it was {percent(late(output.val_accuracy))} in the later half; chance is "
+                f"{percent(1 / (output.classes or 1))}.",
                 "Check that inputs and labels belong together, on both sides of the split, and that both are "
                 "prepared alike and number the classes alike: show some pictures with their labels. With batch "
                 "normalisation, look whether its moving averages had enough steps.",
             )
-        elif _one_answer(output):
-            yield Diagnosis(
-                "bug",
-                f"No learning{name}: always the same answer",
-                f"Validation accuracy{name} was the same {percent(usual(output.val_accuracy))} in "
-                f"{percent(share_usual(output.val_accuracy), 0)} of the epochs, and training accuracy no higher "
-                f"({percent(output.accuracy[-1])}), as if the most frequent class were always answered.",
-                "Check the labels; weigh rare classes, or the loss of this output, more; try another learning rate. "
-                "It may also be that the inputs do not tell it.",
-            )
+        elif same := _same_answer(output):
+            yield _one_answer(same, name)
+
+
+def _one_answer(evidence: str, name: str) -> Diagnosis:
+    """Most likely the most frequent class."""
+    return Diagnosis(
+        "bug",
+        f"No learning{name}: always the same answer",
+        f"{evidence}, as if the most frequent class were always answered.",
+        "Check the labels; weigh rare classes, or the loss of this output, more; try another learning rate. It may "
+        "also be that the inputs do not tell it.",
+    )
 
 
 def _no_learning(case: Case, output: Output, name: str) -> Diagnosis:
     """A loss that stays where it began: thrown there, hardly moved, or without anything to learn."""
     loss = output.loss if np.isfinite(output.loss).all() else case.curves.loss
-    uniform = math.log(output.classes) if output.classes else math.nan
     accuracy = late(output.accuracy)
     state = f"In the later half of the epochs training loss{name} was {late(loss):.3g}"
     state += f", accuracy {percent(accuracy)}" if math.isfinite(accuracy) else ""
-    state += f"; equal probabilities cost ln({output.classes}) = {uniform:.3g}" if output.classes else ""
-    frozen = float(np.ptp(loss)) <= FROZEN * late(loss) or len(set(output.val_loss)) == 1
-    thrown = not frozen and late(loss) > ABOVE_UNIFORM * uniform
+    state += (
+        f"; equal probabilities cost ln({output.classes}) = {math.log(output.classes):.3g}" if output.classes else ""
+    )
     if found := _lost(case, output, name, state):
         return found
     if (case.updates is not None and case.updates < TINY_UPDATE) or _creeps(case, output, loss):
         return Diagnosis(
             "rate too low",
             f"The loss{name} hardly moves",
-            f"Training loss{name} fell evenly, but only from {loss[0]:.4g} to {loss[-1]:.4g}.{updates_in_words(case)}",
+            f"Training loss{name} was {loss[0]:.4g} in {case.epoch(0)} and {loss[-1]:.4g} in {case.epoch(-1)}."
+            f"{updates_in_words(case)}",
             "Use a learning rate larger by a factor of 100; a range test finds one. Look that no layer is frozen by "
             "mistake.",
         )
-    if thrown or (case.updates or 0) > HIGHEST_UPDATE:
+    frozen = float(np.ptp(loss)) <= FROZEN * late(loss)
+    if not frozen and _thrown(case, output, loss):
         return Diagnosis(
             "rate too high",
             f"The weights are thrown about, and nothing is learned{name}",
-            f"{state}, less than this training pays.{updates_in_words(case)}",
+            f"{state}.{updates_in_words(case)}",
             "Use a learning rate smaller by a factor of 10 to 100, or clip the gradient; normalise the inputs. A layer "
             "of dead units looks like this too: train from the beginning.",
         )
@@ -145,8 +161,20 @@ def _no_learning(case: Case, output: Output, name: str) -> Diagnosis:
         if frozen
         else "Show some inputs with their labels: are they in the same order, do the inputs differ from each other, "
         "is their range that of the network? Then try to over-fit 20 examples: a network that cannot has a bug, or "
-        "a rate that is wrong by a large factor.",
+        "a learning rate that is wrong by a large factor: try one 10 times smaller as well.",
     )
+
+
+def _thrown(case: Case, output: Output, loss: np.ndarray) -> bool:
+    """Whether steps are far too large, or the loss, above that of equal probabilities, came down from a jump.
+
+    A penalty on the weights, or a factor, can hold a loss up there as well; it then falls evenly, or stands still.
+    """
+    if (case.updates or 0) > HIGHEST_UPDATE:
+        return True
+    uniform = math.log(output.classes) if output.classes else math.nan
+    steady = np.mean(np.diff(loss) < 0) > STEADY
+    return bool(late(loss) > ABOVE_UNIFORM * uniform and not steady and np.max(loss) > JUMP * late(loss))
 
 
 def _lost(case: Case, output: Output, name: str, state: str) -> Diagnosis | None:
@@ -174,34 +202,65 @@ def _lost(case: Case, output: Output, name: str, state: str) -> Diagnosis | None
     )
 
 
-def _learned_nothing(output: Output, limit: float) -> bool:
+def _at_chance(accuracy: np.ndarray, classes: int | None) -> bool:
+    """Whether an accuracy is that of chance in the later half, and still at the end."""
+    known, limit = accuracy[np.isfinite(accuracy)], limit_of_chance(classes)
+    return bool(late(accuracy) <= limit and np.mean(known[-2:]) <= limit and known[-1] <= limit)
+
+
+def _learned_nothing(output: Output) -> bool:
     """Accuracies at chance; without them, or the number of classes, a loss that stood still with a poor accuracy."""
-    known = [late for late in (late(output.accuracy), late(output.val_accuracy)) if math.isfinite(late)]
+    known = [values for values in (output.accuracy, output.val_accuracy) if np.isfinite(values).any()]
     if known and output.classes:
-        return max(known) <= limit
+        return all(_at_chance(values, output.classes) for values in known)
     still = np.isfinite(output.loss).all() and np.ptp(output.loss) <= STILL * np.mean(output.loss)
     moved = known and np.ptp(output.accuracy) > STILL
-    return bool(still and not moved and max(known, default=0.0) < LITTLE)
+    return bool(still and not moved and max(map(late, known), default=0.0) < LITTLE)
 
 
-def _one_answer(output: Output) -> bool:
-    """Whether validation accuracy hardly ever changes, and training is no better."""
-    values = output.val_accuracy
-    if len(values) < FEW + 2 or not np.isfinite(values).all() or share_usual(values) < SAME:
+def _does_not_hold(output: Output) -> bool:
+    """Whether training went far while validation stays at chance, or some way while its loss only grew."""
+    if not (output.classes and math.isfinite(output.accuracy[-1]) and _at_chance(output.val_accuracy, output.classes)):
         return False
-    fallen = output.loss[0] - output.loss[-1] > HARDLY * output.loss[0]
-    return not fallen and usual(values) < SURE and output.accuracy[-1] < usual(values) + NO_BETTER
+    if beyond_chance(output.accuracy[-1], 1 / output.classes) > LITTLE:
+        return True
+    above = output.accuracy[-1] > max(TWICE / output.classes, limit_of_chance(output.classes))
+    grew = late(output.val_loss) > max(float(np.nanmin(output.val_loss[:1])), math.log(output.classes))
+    return bool(len(output.accuracy) >= 2 * FEW and above and grew)
 
 
-def usual(values: np.ndarray) -> float:
-    """The most frequent value."""
-    found, counts = np.unique(values, return_counts=True)
-    return float(found[np.argmax(counts)])
+def _same_answer(output: Output) -> str:
+    """What shows one answer in nearly all epochs up to the last; nothing where it may be a network that has learned.
 
-
-def share_usual(values: np.ndarray) -> float:
-    """Of all values."""
-    return float(np.mean(values == usual(values)))
+    Training accuracy stands still at nearly the same level, and so does its loss, never below what such answers cost.
+    """
+    validated = np.isfinite(output.val_accuracy).sum() >= FEW + 2
+    values = output.val_accuracy if validated else output.accuracy
+    rows = np.flatnonzero(np.isfinite(values))
+    count = int(np.argmax([*(np.abs(values[rows] - values[-1]) > SAME_ACCURACY)[::-1], True]))
+    if len(rows) < FEW + 2 or count < max(SAME * len(rows), FEW) or not values[-1] < SURE:
+        return ""
+    trained, loss = (
+        output.accuracy[rows[-count:]][1:],
+        output.loss[rows[-count:]][1:],
+    )  # the first one may still learn it
+    level = float(np.mean(trained))
+    third = max(len(trained) // 3, 1)
+    rose = float(np.median(trained[-third:]) - np.median(trained[:third]))
+    if not (rose <= UNMOVED and np.ptp(trained) <= MOVED and abs(level - values[-1]) <= NEAR):
+        return ""
+    constant = -level * math.log(level) - (1 - level) * math.log(1 - level) if 0 < level < 1 else math.inf
+    if not (np.min(loss) >= constant and loss[0] - loss[-1] <= STILL * loss[0]):
+        return ""
+    name = f" of {output.name}" if output.name else ""
+    where = f"in {count} of {len(rows)} epochs" if count < len(rows) else f"in all {count} epochs"
+    course = f"training loss{name} {from_to(loss[0], loss[-1])} after the first of them"
+    if not validated:
+        return f"Training accuracy{name} was the same {percent(values[-1])} {where}, and {course}"
+    return (
+        f"Validation accuracy{name} was the same {percent(values[-1])} {where}; training accuracy stayed near "
+        f"{percent(level)}, and {course}"
+    )
 
 
 def _creeps(case: Case, output: Output, loss: np.ndarray) -> bool:

@@ -35,17 +35,18 @@ def diagnose(
         history: What `fit` returns, its dict, or a dict for each epoch with "loss" and, where known, "val_loss",
             "accuracy", "val_accuracy", for several outputs "HEAD_accuracy" and so on, "lr" or "learning_rate", and
             "epoch" (counted from 1). A value that is None or missing is unknown; a loss that is NaN was not finite.
+            Of a dict, fewer values than epochs belong to every second, third and so on, as `validation_freq` has it.
         steps: The loss within epochs, as `loss_windows` makes it of a `JsonLog(every=...)`: noise, and explosions in
             the first epoch, are seen there only.
         classes: Number of classes, for what chance reaches; by head if they differ. Without it "no learning" is told
-            from a loss that stands still.
+            from a loss that stands still. Heads called "val_..." are told from validation by these names only.
         batch_size: Examples in a batch; a small one explains noise.
         updates: Median ratio of update to weight of the kernels over the training, as a `Monitor` sees it; about 1e-3
             is usual.
         metric: How the history calls accuracy.
 
     Raises:
-        ValueError: `history` has no training loss, or `classes` does not fit it.
+        ValueError: `history` has no training loss, or values that belong to no epochs; `classes` does not fit it.
 
     >>> history = {"loss": [1.5, 0.6, 0.3, 0.2, 0.1, 0.05], "val_loss": [1.2, 0.8, 0.9, 1.1, 1.3, 1.5]}
     >>> found = diagnose(history)[0]
@@ -56,11 +57,17 @@ from 0.6 to 0.05.')
     curves, inner = training_curves(history, classes, metric), windows(steps)
     if broken := not_finite(curves, inner):
         return [broken]
-    case = Case(curves.only(np.flatnonzero(np.isfinite(curves.loss))), inner, batch_size, updates)
+    return _findings(Case(curves.only(np.flatnonzero(np.isfinite(curves.loss))), inner, batch_size, updates))
+
+
+def _findings(case: Case) -> list[Diagnosis]:
+    """Bugs first; of every kind the most serious finding that no other one explains."""
     bugs = list(bugs_of(case))
     if len(bugs) == len(case.curves.outputs):
-        return bugs[:1] if len(bugs) == 1 else bugs
-    found = {one.kind: one for rule in RULES if (one := rule(case))}
+        return bugs
+    found: dict[str, Diagnosis] = {}
+    for one in filter(None, (rule(case) for rule in RULES)):
+        found.setdefault(one.kind, one)
     hidden = {kind for name in found for kind in EXPLAINS.get(name, ())}
     return [*bugs, *(one for kind, one in found.items() if kind not in hidden)] or [_healthy(case)]
 
@@ -68,7 +75,9 @@ from 0.6 to 0.05.')
 def _healthy(case: Case) -> Diagnosis:
     """What speaks for it."""
     curves = case.curves
-    course = f"Training loss fell from {case.begin:.3g} to {curves.loss[-1]:.3g} in {len(curves.epochs)} epochs"
+    begin, end, count = f"{case.begin:.3g}", f"{curves.loss[-1]:.3g}", len(curves.epochs)
+    course = f"fell from {begin} to {end}" if curves.loss[-1] < case.begin and begin != end else f"is {end}"
+    course = f"Training loss {course} " + (f"in {count} epochs" if count > 1 else "after one epoch")
     if np.isfinite(curves.val_accuracy).any():
         best = int(np.nanargmax(curves.val_accuracy))
         course += f"; validation accuracy was highest in {case.epoch(best)}, {percent(curves.val_accuracy[best])}"

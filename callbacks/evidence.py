@@ -18,8 +18,13 @@ TWICE, TENTH = 2.0, 0.1
 LITTLE = 0.5
 # Examples in a window whose mean is to be believed: single losses of wrong answers are many times their mean.
 WINDOW_EXAMPLES = 64
+# Accuracy in training and validation apart by ten points.
+GAP = 0.1
+LONG = 30  # epochs of a schedule that is none of a short trial
 USUAL_BATCH = 32  # Keras' own, where none is told
 SMALL_BATCH = 16  # with a larger one, the loss within epochs moves by the rate rather than by the choice of examples
+# The median of the absolute value of normal noise, in standard deviations; noise turns at two of three values.
+MEDIAN, TURNS = 0.6745, 0.5
 # An epoch's mean above the beginning by half, or a window's by as much again, is no noise.
 JUMP, WINDOW_JUMP = 1.5, 2.0
 
@@ -53,7 +58,11 @@ class Case:
     @cached_property
     def windows(self) -> Windows:
         """Wide enough that their means are to be believed."""
-        return self.inner.joined(WINDOW_EXAMPLES / (self.batch_size or USUAL_BATCH))
+        return self.joined(WINDOW_EXAMPLES)
+
+    def joined(self, examples: int) -> Windows:
+        """Windows of at least so many examples."""
+        return self.inner.joined(examples / (self.batch_size or USUAL_BATCH))
 
     @cached_property
     def begin(self) -> float:
@@ -79,9 +88,19 @@ class Case:
     @cached_property
     def learned(self) -> float:
         """The way from chance to 1 in the last accuracy, training's or validation's; NaN where unknown."""
-        chance = self.curves.chance if math.isfinite(self.curves.chance) else 0.0
         last = [values[-1] for values in (self.curves.accuracy, self.curves.val_accuracy)]
-        return (float(np.nanmax(last)) - chance) / (1 - chance) if np.isfinite(last).any() else math.nan
+        return beyond_chance(float(np.nanmax(last)), self.curves.chance) if np.isfinite(last).any() else math.nan
+
+    @cached_property
+    def mixed(self) -> bool:
+        """Whether training accuracy lies far below validation's: mixed or augmented examples make it hard to judge."""
+        return bool(self.curves.val_accuracy[-1] - self.curves.accuracy[-1] > GAP)
+
+    @cached_property
+    def long_schedule(self) -> bool:
+        """Whether many epochs led to a rate near zero, or to one that is unknown: the loss falls at their end."""
+        unknown = not np.isfinite(self.curves.rate).all()
+        return len(self.curves.epochs) >= LONG and len(self.curves.cycles) == 1 and (unknown or self.curves.spent)
 
     def epoch(self, row: int) -> str:
         """In words."""
@@ -107,14 +126,30 @@ def peak_of(case: Case) -> tuple[float, str]:
 
 
 def late(values: np.ndarray) -> float:
-    """Mean of the later half; NaN where that is unknown."""
-    return float(np.mean(values[len(values) // 2 :]))
+    """Mean of the later half of what is known; NaN where nothing is."""
+    known = values[np.isfinite(values)]
+    return float(np.mean(known[len(known) // 2 :])) if len(known) else math.nan
 
 
 def wiggle(values: np.ndarray) -> float:
     """Standard deviation of the later half about a course that is nearly straight: second differences take that out."""
-    late = values[len(values) // 2 :]
-    return float(np.sqrt(np.mean(np.diff(late, 2) ** 2) / 6)) if len(late) > 2 else 0.0
+    half = values[len(values) // 2 :]
+    return float(np.sqrt(np.mean(np.diff(half, 2) ** 2) / 6)) if len(half) > 2 else 0.0
+
+
+def swing(values: np.ndarray) -> float:
+    """The same, by the median, which single steps of the course do not move; 0 where it seldom turns up and down."""
+    half = values[len(values) // 2 :]
+    if len(half) <= 3:
+        return 0.0
+    turns = np.mean(np.diff(np.sign(np.diff(half))) != 0)
+    return float(np.median(np.abs(np.diff(half, 2))) / (MEDIAN * math.sqrt(6))) if turns >= TURNS else 0.0
+
+
+def beyond_chance(accuracy: float, chance: float) -> float:
+    """The share of the way from chance, 0 where it is unknown, to 1."""
+    chance = chance if math.isfinite(chance) else 0.0
+    return (accuracy - chance) / (1 - chance)
 
 
 def limit_of_chance(classes: int | None) -> float:
@@ -130,6 +165,16 @@ def percent(share: float, digits: int = 1) -> str:
     ('67.4 %', '50 %')
     """
     return f"{100 * share:.{digits}f} %"
+
+
+def from_to(begin: float, end: float) -> str:
+    """The course of a loss in words.
+
+    >>> from_to(1.25, 1.221), from_to(1.2241, 1.2239)
+    ('went from 1.25 to 1.22', 'stood still at 1.22')
+    """
+    first, last = f"{begin:.3g}", f"{end:.3g}"
+    return f"went from {first} to {last}" if first != last else f"stood still at {first}"
 
 
 def updates_in_words(case: Case) -> str:

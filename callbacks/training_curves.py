@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 RATES = ("lr", "learning_rate")
-# Validation of other weights than those that "val_..." judges.
-OTHERS = re.compile(r"(raw_|average_)?val_")
+# What begins so is of validation, of the weights in use or of others.
+JUDGED = ("val_", "raw_val_", "average_val_")
+OTHERS = re.compile("|".join(JUDGED))
 # A rate that is twice the one before, after it had fallen below half of the highest, begins a new cycle.
 RESTART = 2.0
-LOW = 0.5  # of the highest rate: below it, the rate counts as lowered
+# Of the highest rate: below these, the rate counts as lowered, and as near zero.
+LOW, ZERO = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ class TrainingCurves:
         """Whether the rate was low at the end."""
         return bool(self.rate[-1] < LOW * np.max(self.rate)) if np.isfinite(self.rate).all() else False
 
+    @property
+    def spent(self) -> bool:
+        """Whether the rate was near zero at the end."""
+        return bool(self.rate[-1] <= ZERO * np.max(self.rate)) if np.isfinite(self.rate).all() else False
+
     def only(self, rows: Sequence[int] | np.ndarray) -> "TrainingCurves":
         """The training with these rows alone."""
         outputs = tuple(
@@ -124,41 +131,67 @@ def training_curves(history: Any, classes: int | Mapping[str, int] | None, metri
             f"with a loss in at least one. Received: {received}."
         )
     names = list(dict.fromkeys(name for row in rows for name in row))
-    heads = [
-        name.removesuffix(f"_{metric}") for name in names if name.endswith(f"_{metric}") and not OTHERS.match(name)
-    ]
-    counts = _classes(heads, classes)
+    heads = _heads(names, classes, metric)
+    counts = _classes(heads, classes, metric in names)
     outputs = [_output(rows, f"{head}_" if head else "", counts[head], metric, head) for head in heads or [""]]
+    measured = [f"{head}_{metric}" for head in heads] or [metric]
     return TrainingCurves(
         np.array([int(row.get("epoch", number)) for number, row in enumerate(rows, 1)]),
         next((rate for name in RATES if np.isfinite(rate := _column(rows, name)).all()), np.full(len(rows), math.nan)),
         _column(rows, "loss"),
         _column(rows, "val_loss"),
-        _broken(rows, "loss", [name for name in names if name.endswith(metric) and not OTHERS.match(name)]),
-        _broken(rows, "val_loss", [name for name in names if name.endswith(metric) and name.startswith("val_")]),
+        _broken(rows, "loss", [name for name in measured if name in names]),
+        _broken(rows, "val_loss", [name for name in (f"val_{one}" for one in measured) if name in names]),
         tuple(outputs),
     )
 
 
-def _rows(history: Any) -> list[Mapping[str, Any]]:
+def _rows(history: Any) -> Sequence[Mapping[str, Any]]:
     """`history` as one mapping for each epoch."""
     columns = getattr(history, "history", history)
     if not isinstance(columns, Mapping):
         return list(columns)
     length = max((len(values) for values in columns.values()), default=0)
     first = (getattr(history, "epoch", None) or [0])[0] + 1  # Keras counts from 0
-    return [
-        {"epoch": first + row, **{name: values[row] for name, values in columns.items() if row < len(values)}}
-        for row in range(length)
-    ]
+    rows: list[dict[str, Any]] = [{"epoch": first + row} for row in range(length)]
+    for name, values in columns.items():
+        for row, value in zip(_places(name, len(values), length, first), values, strict=True):
+            rows[row][name] = value
+    return rows
 
 
-def _classes(heads: Sequence[str], classes: int | Mapping[str, int] | None) -> dict[str, int | None]:
-    """Classes by output; an output without name takes those of the only one in `classes`."""
+def _places(name: str, count: int, length: int, first: int) -> Sequence[int]:
+    """The rows of `count` values: all, or those at which Keras validates with `validation_freq=length / count`."""
+    if count in (0, length):
+        return range(count)
+    if length % count:
+        raise ValueError(
+            f"`history` has {count} values of {name!r} in {length} epochs, and does not tell to which they belong. "
+            "Give one row for each epoch instead, such as {'epoch': 5, 'loss': 1.2, 'val_loss': 1.3}."
+        )
+    every = length // count
+    return [row for row in range(length) if (first + row) % every == 0]
+
+
+def _heads(names: Sequence[str], classes: int | Mapping[str, int] | None, metric: str) -> list[str]:
+    """The outputs with a name: those in `classes`, whatever they are called, and others that no prefix rules out."""
+    named = [head for head in (classes if isinstance(classes, Mapping) else ()) if f"{head}_{metric}" in names]
+    judged = {f"{prefix}{head}" for head in named for prefix in JUDGED}
+    named = [head for head in named if head not in judged]  # what bears both names is validation
+    taken = {f"{prefix}{head}_{metric}" for head in named for prefix in ("", *JUDGED)}
+    found = [name for name in names if name.endswith(f"_{metric}") and name not in taken and not OTHERS.match(name)]
+    return sorted(
+        [*named, *(name.removesuffix(f"_{metric}") for name in found)], key=lambda head: names.index(f"{head}_{metric}")
+    )
+
+
+def _classes(heads: Sequence[str], classes: int | Mapping[str, int] | None, plain: bool) -> dict[str, int | None]:
+    """Classes by output; one without a name, as a `plain` metric tells it, takes those of the only one in `classes`."""
     known: Mapping[str, int | None]
     if isinstance(classes, Mapping) and (len(classes) != 1 or heads):
         known = classes
-        if unknown := [name for name in classes if name not in heads]:
+        unknown = [name for name in classes if name not in heads]
+        if unknown and (any(head not in classes for head in heads) or (plain and not heads)):
             near = difflib.get_close_matches(unknown[0], heads, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
