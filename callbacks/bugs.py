@@ -34,6 +34,8 @@ STILL, FROZEN = 0.04, 1e-4
 STEADY = 0.8
 # The same accuracy, up to rounding, in this share of the epochs, and not one that a good network may have.
 SAME, SAME_ACCURACY, SURE = 0.8, 1e-6, 0.9
+# Without validation, this much up and down is as good, if it is all there was from the first epoch to the last.
+NEARLY_SAME = 0.002
 # In these epochs training accuracy rises by half a point at most, moves by two (the incomplete epochs of a small set
 # explain that), and lies so near as the two sides of a split do.
 UNMOVED, MOVED, NEAR = 0.005, 0.02, 0.03
@@ -237,7 +239,9 @@ def _same_answer(output: Output) -> str:
     validated = np.isfinite(output.val_accuracy).sum() >= FEW + 2
     values = output.val_accuracy if validated else output.accuracy
     rows = np.flatnonzero(np.isfinite(values))
-    count = int(np.argmax([*(np.abs(values[rows] - values[-1]) > SAME_ACCURACY)[::-1], True]))
+    away = np.abs(values[rows] - values[-1])
+    same = NEARLY_SAME if not validated and np.max(away, initial=0.0) <= NEARLY_SAME else SAME_ACCURACY
+    count = int(np.argmax([*(away > same)[::-1], True]))
     if len(rows) < FEW + 2 or count < max(SAME * len(rows), FEW) or not values[-1] < SURE:
         return ""
     trained, loss = (
@@ -256,7 +260,11 @@ def _same_answer(output: Output) -> str:
     where = f"in {count} of {len(rows)} epochs" if count < len(rows) else f"in all {count} epochs"
     course = f"training loss{name} {from_to(loss[0], loss[-1])} after the first of them"
     if not validated:
-        return f"Training accuracy{name} was the same {percent(values[-1])} {where}, and {course}"
+        level_of_all = f"between {percent(np.min(values[rows]))} and {percent(np.max(values[rows]))}"
+        level_of_all = (
+            level_of_all if same == NEARLY_SAME and np.ptp(values[rows]) else f"the same {percent(values[-1])}"
+        )
+        return f"Training accuracy{name} was {level_of_all} {where}, and {course}"
     return (
         f"Validation accuracy{name} was the same {percent(values[-1])} {where}; training accuracy stayed near "
         f"{percent(level)}, and {course}"
