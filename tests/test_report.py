@@ -198,6 +198,8 @@ def test_heads_folds_and_snapshots_have_their_parts(tmp_path, tiny) -> None:
         "ensemble": {"val_kind": gain, "Hair": gain},
         "data": {"labelled": 60, "hidden": 9, "columns": []},
         "machine": "2 cores",
+        "saved_model": "saved_models/run/1",
+        **{name: [] for name in ("alarms", "left_out", "audit")},
     }
     columns = {"targets": ["val_kind", "Hair"], "group": "owner id", "id_column": None}
     run = make_run(
