@@ -272,7 +272,7 @@ def test_every_network_has_its_seed_its_folder_and_its_name(monkeypatch, tmp_pat
     ):
         trained: list = []
         plan = SimpleNamespace(recipe=recipe_of(seed=7, seeds=seeds), splits=[(none, none)] * 2, data=None)
-        order = SimpleNamespace(checkpoint_minutes=2.0)
+        order = SimpleNamespace(checkpoint_minutes=2.0, tensorboard=False)
         found = compete.train_all(plan, tmp_path, order, True, Console(quiet=True), None)
         assert [len(networks) for networks in found] == [seeds] * 2
         assert trained[seeds:] == expected

@@ -50,7 +50,7 @@ def test_evaluation_scores_calibrated_probabilities_by_the_formula_that_counts(e
         assert one.scores["log_loss"] < one.log_loss_before
         assert one.after.error < one.before.error
         assert one.calibration.temperature > 1.5
-        assert one.accuracy.pictures == one.confusion.sum() == (truth[head] != -1).sum()
+        assert one.accuracy.pictures == one.after.count.sum() == (truth[head] != -1).sum()
     first = evaluation.lines()[0]
     assert first.startswith("expected  mean of 2 heads: macro F1 ")
     assert "on 300 held-out pictures; hidden score between" in first
