@@ -34,7 +34,7 @@ MANY = 10  # epochs, before up and down can be told from a bend
 # A straight fall has done half at half the way; a healthy one, which slows down, nearly all.
 STRAIGHT = 0.7
 # Two orders of magnitude below the usual 1e-3: https://cs231n.github.io/neural-networks-3/#ratio
-TINY_UPDATE = 1e-5
+TINY_UPDATE, USUAL_UPDATE = 1e-5, 1e-3
 # A share of the way from chance to 1, or an accuracy so many times chance, that is not slow.
 SOME_WAY, TIMES = 0.3, 5.0
 # Validation loss above its lowest by a tenth, and by 2 % of the loss at the beginning: chance moves small losses more.
@@ -132,6 +132,8 @@ def _too_low(case: Case) -> Diagnosis | None:
     tiny = case.updates is not None and case.updates < TINY_UPDATE
     far = STRAIGHT if tiny else SOME_WAY
     if len(loss) < FEW + 2 or case.learned > far or case.fall > LITTLE * case.begin:
+        return None
+    if case.updates is not None and case.updates >= USUAL_UPDATE:  # what is slow is not so for want of rate
         return None
     total, half = float(loss[0] - loss[-1]), case.at(loss, 0.5)
     halves = [half, float(np.interp((len(loss) - 1) / 2, np.arange(len(loss)), loss))]

@@ -295,6 +295,14 @@ def test_rise_at_the_restarts_of_snapshot_cycles_is_healthy() -> None:
     assert first({"loss": loss, "val_loss": [*validation[:-1], 0.7], "lr": rate}).kind == "over-fitting"
 
 
+def test_slow_progress_with_steps_of_the_usual_size_is_not_told_as_too_low_a_rate() -> None:
+    """As of a network that is far too narrow for pictures rotated by any angle."""
+    loss, accuracy = [2.34, 2.32, 2.31, 2.3, 2.28, 2.25, 2.23, 2.21], [0.1, 0.11, 0.12, 0.13, 0.15, 0.17, 0.19, 0.2]
+    slow = table(loss, accuracy=accuracy)
+    assert first(slow, updates=3e-4).kind == "rate too low"
+    assert first(slow, updates=4e-3).kind != "rate too low"
+
+
 def test_updates_tell_a_rate_that_is_too_low() -> None:
     loss = [2.3, 2.1, 2.0, 1.95, 1.93, 1.92]
     assert first(table(loss)).kind != "rate too low"
