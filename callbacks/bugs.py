@@ -28,6 +28,8 @@ from callbacks.training_curves import Output, TrainingCurves, Windows
 # A loss above that of equal probabilities by two percent: answers that are constant cost less, those that a high rate
 # throws about cost more (measured: 0.2 % at a usual rate, 3 % at one twenty times as high).
 ABOVE_UNIFORM = 1.02
+# A first epoch by so much above that of equal probabilities, from which nearly all of the fall came at once.
+THROWN, AT_ONCE = 1.3, 0.7
 # Between epochs the mean loss of the same examples hardly moves by chance; a frozen network's not at all.
 STILL, FROZEN = 0.04, 1e-4
 # Epochs, as a share of all, in which a loss that creeps down does so.
@@ -170,13 +172,18 @@ def _no_learning(case: Case, output: Output, name: str) -> Diagnosis:
 def _thrown(case: Case, output: Output, loss: np.ndarray) -> bool:
     """Whether steps are far too large, or the loss, above that of equal probabilities, came down from a jump.
 
-    A penalty on the weights, or a factor, can hold a loss up there as well; it then falls evenly, or stands still.
+    A penalty on the weights, or a factor, can hold a loss up there as well; it then falls evenly, or stands still. A
+    first epoch that was thrown is far above all others, and may have learned a little before.
     """
     if (case.updates or 0) > HIGHEST_UPDATE:
         return True
     uniform = math.log(output.classes) if output.classes else math.nan
+    if not late(loss) > ABOVE_UNIFORM * uniform:
+        return False
     steady = np.mean(np.diff(loss) < 0) > STEADY
-    return bool(late(loss) > ABOVE_UNIFORM * uniform and not steady and np.max(loss) > JUMP * late(loss))
+    at_once = loss[0] - loss[1] > AT_ONCE * (loss[0] - np.min(loss)) and loss[0] > THROWN * uniform
+    forgot = output.accuracy[0] > JUMP * late(output.accuracy)
+    return bool(at_once or forgot or (not steady and np.max(loss) > JUMP * late(loss)))
 
 
 def _lost(case: Case, output: Output, name: str, state: str) -> Diagnosis | None:

@@ -10,6 +10,7 @@ from callbacks.evidence import (
     GAP,
     LITTLE,
     SMALL_BATCH,
+    TENTH,
     TWICE,
     USUAL_BATCH,
     Case,
@@ -67,6 +68,25 @@ def _exploded(case: Case) -> Diagnosis | None:
         "The loss jumped above its beginning",
         f"Training loss began at {case.begin:.3g} and jumped to {peak:.3g} in {where}; in the last epoch it was "
         f"{case.curves.loss[-1]:.3g}.",
+        "Use a learning rate smaller by a factor of 3 to 10, a longer warm-up, or clip the gradient.",
+    )
+
+
+def _forgot(case: Case) -> Diagnosis | None:
+    """Training that loses what it had learned: no augmentation, and no over-fitting, does that."""
+    curves = case.curves
+    chance = curves.chance if math.isfinite(curves.chance) else 0.0
+    if len(curves.epochs) < FEW + 2 or not np.isfinite(curves.accuracy).all() or len(curves.cycles) > 1:
+        return None
+    best, now = int(np.argmax(curves.accuracy)), late(curves.accuracy)
+    had = float(curves.accuracy[best]) - chance
+    if had < TENTH or now - chance > LITTLE * had or curves.accuracy[-1] - chance > LITTLE * had:
+        return None
+    return Diagnosis(
+        "rate too high",
+        "What was learned was lost",
+        f"Training accuracy was {percent(curves.accuracy[best])} in {case.epoch(best)}, and only {percent(now)} in the "
+        f"later half of the epochs; training loss ended at {curves.loss[-1]:.3g}{case.rate(best)}.",
         "Use a learning rate smaller by a factor of 3 to 10, a longer warm-up, or clip the gradient.",
     )
 
@@ -338,6 +358,7 @@ def jumps(values: np.ndarray, begin: float) -> bool:
 # In the order of their seriousness, and what is explained by what.
 RULES: Sequence[Callable[[Case], Diagnosis | None]] = (
     _exploded,
+    _forgot,
     _waited,
     _swings,
     _too_low,

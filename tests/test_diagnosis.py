@@ -117,8 +117,8 @@ def test_frozen_network_is_a_bug(digits) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "epochs"),
-    [(1.0, 5), (one_cycle(1.5), 10), (0.3, 7)],
-    ids=["from the first step", "in the middle of a cycle", "until nothing is left"],
+    [(10.0, 6), (1.0, 5), (one_cycle(1.5), 10), (0.5, 8)],
+    ids=["far too high", "from the first step", "in the middle of a cycle", "until nothing is left"],
 )
 def test_too_high_rates_are_told(train, rate, epochs) -> None:
     history = train(rate, epochs)
@@ -293,6 +293,21 @@ def test_rise_at_the_restarts_of_snapshot_cycles_is_healthy() -> None:
     validation = [1.3, 0.8, 0.5, 0.9, 0.6, 0.45, 0.8, 0.55, 0.44]
     assert only_healthy({"loss": loss, "val_loss": validation, "lr": rate})
     assert first({"loss": loss, "val_loss": [*validation[:-1], 0.7], "lr": rate}).kind == "over-fitting"
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy"),
+    [
+        ([1401.56, 10.87, 6.69, 6.67, 5.33, 5.29], [0.1, 0.09, 0.09, 0.09, 0.09, 0.1]),
+        ([3.27, 2.51, 2.52, 2.51, 2.44, 2.49], [0.09, 0.1, 0.12, 0.11, 0.1, 0.1]),
+        ([2.72, 2.41, 2.44, 2.38, 2.37], [0.18, 0.1, 0.08, 0.09, 0.11]),
+        ([3.4, 2.38, 2.37, 2.37, 2.36, 2.36, 2.36, 2.36], [0.22, 0.1, 0.09, 0.07, 0.07, 0.08, 0.08, 0.08]),
+        ([1.74, 2.32, 2.22, 2.16, 1.97, 2.0, 1.97, 2.09], [0.43, 0.34, 0.25, 0.18, 0.25, 0.22, 0.22, 0.19]),
+    ],
+)
+def test_recorded_trainings_at_too_high_rates_are_told(loss, accuracy) -> None:
+    """Rates of 10, 3, 1, 0.7 and 0.5 with momentum 0.9, on digits, with both backends."""
+    assert first(table(loss, accuracy=accuracy)).kind == "rate too high"
 
 
 def test_slow_progress_with_steps_of_the_usual_size_is_not_told_as_too_low_a_rate() -> None:
