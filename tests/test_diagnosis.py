@@ -117,7 +117,7 @@ def test_frozen_network_is_a_bug(digits) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "epochs"),
-    [(10.0, 6), (1.0, 5), (one_cycle(1.5), 10), (0.5, 8)],
+    [(10.0, 6), (3.0, 6), (one_cycle(1.5), 10), (0.5, 8)],
     ids=["far too high", "from the first step", "in the middle of a cycle", "until nothing is left"],
 )
 def test_too_high_rates_are_told(train, rate, epochs) -> None:
