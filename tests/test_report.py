@@ -7,6 +7,8 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +21,7 @@ from sklearn.metrics import confusion_matrix
 import pipelines
 from apps.console import Console
 from apps.finished_run import FinishedRun, Validation, read_run
+from apps.report import curves
 from apps.report.curves import describe_curves, epochs_of, panels_of
 from apps.report.examples import Labelled, examples_of
 from apps.report.heads import confusion_of, matrix, shown_classes
@@ -297,7 +300,7 @@ def test_a_damaged_picture_is_left_out_and_told(digits_run, run, tiny, capsys) -
     place = list(competition.train["id"]).index(most_typical(found, "3"))
     encoded.lengths[place] = encoded.lengths[place] // 2 if encoded.lengths[place] > 0 else 20
     write_report(found, tiny, Labelled(competition, encoded), Console(quiet=True))
-    assert "The report lacks 1 pictures that cannot be read" in capsys.readouterr().err
+    assert "Missing in the report, since they cannot be read: 1, such as" in capsys.readouterr().err
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     assert len([words for words in page.pictures if words.startswith("3, answered 3 ")]) == 4
 
@@ -315,7 +318,7 @@ def test_a_picture_that_is_gone_is_a_warning_and_no_end(run, tiny, tmp_path, cap
     labelled = Labelled(competition, encoded_pictures(competition.train))
     shutil.rmtree(root / "train")
     write_report(read_run(run), tiny, labelled, Console(quiet=True))
-    assert "The report " in capsys.readouterr().err
+    assert "he report" in capsys.readouterr().err
     assert (run / "report.html").is_file()
 
 
@@ -331,6 +334,15 @@ def test_panels_have_what_the_history_knows() -> None:
     assert describe_curves([row, row | {"lr": 0.0}], ["loss"]).startswith(
         "Loss over 2 epochs: lr from 0.1 to 0, momentum"
     )
+
+
+def test_training_is_dashed_whatever_a_head_is_called() -> None:
+    lines: dict[str, Any] = {}
+    axes = SimpleNamespace(plot=lambda x, y, style, label, color, **_: lines.update({label: (style, color)}))
+    names = ["val_kind_accuracy", "val_val_kind_accuracy", "Hair_accuracy", "val_Hair_accuracy"]
+    curves._draw_lines(axes, [{"epoch": 1.0}], curves._colours(names))
+    assert [lines[name][0] for name in names] == ["--", "-", "--", "-"]
+    assert lines[names[0]][1] == lines[names[1]][1] != lines[names[2]][1] == lines[names[3]][1]
 
 
 def test_windows_lie_in_the_middle_of_their_steps() -> None:

@@ -1,7 +1,7 @@
 """How a training went, drawn: loss, scores, learning rate and momentum over the epochs, on a common axis."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ def _draw_windows(axes: Any, windows: Rows) -> None:
 def _draw_lines(axes: Any, rows: Rows, colours: Mapping[str, str]) -> None:
     """Some columns of the history; what is of the training pictures dashed."""
     for name, colour in colours.items():
-        style = "-" if name.startswith("val_") or name in ("lr", "momentum") else "--"
+        style = "-" if _measured(name, colours) != name or name in ("lr", "momentum") else "--"
         values = [row.get(name, math.nan) for row in rows]
         marker = "o" if len(rows) <= FEW_EPOCHS else ""
         epochs = [row["epoch"] for row in rows]
@@ -78,8 +78,14 @@ def _draw_lines(axes: Any, rows: Rows, colours: Mapping[str, str]) -> None:
 
 def _colours(names: Sequence[str]) -> dict[str, str]:
     """Training and validation of one score have one colour."""
-    plain = list(dict.fromkeys(name.removeprefix("val_") for name in names))
-    return {name: SERIES[plain.index(name.removeprefix("val_")) % len(SERIES)] for name in names}
+    plain = list(dict.fromkeys(_measured(name, names) for name in names))
+    return {name: SERIES[plain.index(_measured(name, names)) % len(SERIES)] for name in names}
+
+
+def _measured(name: str, names: Collection[str]) -> str:
+    """The column of the training whose validation this one is, else itself: heads may be called "val_..."."""
+    training = name.removeprefix("val_")
+    return training if training in names else name
 
 
 def panels_of(trainings: Sequence[Rows]) -> dict[str, list[str]]:

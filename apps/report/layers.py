@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from apps.pages.figures import SERIES, as_svg, new_figure
 from callbacks.monitor import gradient_norm, update_ratio
-from callbacks.symptoms import symptoms
+from callbacks.symptoms import is_kernel, symptoms
 
 MOST_LAYERS = 6  # whose distributions are drawn
 Record = Mapping[str, Any]
@@ -52,7 +52,7 @@ def _gradient(numbers: Record) -> Mapping[str, Any]:
 
 
 def draw_layers(records: Sequence[Record]) -> Markup:
-    """Spread of the outputs, norm of the gradient, update ratio and dead units of every layer with a kernel."""
+    """Spread of the outputs, norm of the gradient and update ratio of every layer with a kernel."""
     import matplotlib
 
     values: dict[str, Callable[[Record], float | None]] = {
@@ -84,29 +84,33 @@ def with_kernels(records: Sequence[Record]) -> list[str]:
     return [
         name
         for name, numbers in found.items()
-        if any(len(weight["shape"]) > 1 for weight in numbers["weights"].values())
+        if any(is_kernel(weight, facts["shape"]) for weight, facts in numbers["weights"].items())
     ]
 
 
 def found_symptoms(records: Sequence[Record]) -> list[str]:
     """What the last two samples both show of the layers, in words."""
-    highest = max(float(np.max(record["learning_rate"] or 0.0)) for record in records) or 1.0
+    highest = max(map(_rate, records)) or 1.0
 
     def of(record: Record) -> dict[tuple[str, str], str]:
-        share = float(np.max(record["learning_rate"] or 0.0)) / highest
-        return {(one.kind, one.layer): one.text for one in symptoms(record, share)}
+        return {(one.kind, one.layer): one.text for one in symptoms(record, _rate(record) / highest)}
 
     before = of(records[-2]) if len(records) > 1 else {}
     return [text for key, text in of(records[-1]).items() if key in before or len(records) == 1]
 
 
+def _rate(record: Record) -> float:
+    """The learning rate of a sample, the highest of several optimisers; 0 where it is not known."""
+    return float(np.max(record["learning_rate"] or 0.0))
+
+
 def typical_update(records: Sequence[Record]) -> float | None:
     """The median update ratio of the kernels over the training, where the rate was at least half its highest."""
-    highest = max(float(np.max(record["learning_rate"] or 0.0)) for record in records)
+    highest = max(map(_rate, records))
     ratios = [
         ratio
         for record in records
-        if float(np.max(record["learning_rate"] or 0.0)) >= 0.5 * highest
+        if _rate(record) >= 0.5 * highest
         for numbers in record["layers"].values()
         if (ratio := update_ratio(numbers)) is not None
     ]

@@ -86,7 +86,9 @@ def write_report(run: FinishedRun, model: keras.Model, labelled: Labelled | None
         heads[head]["examples"] = _examples(run, head, heads[head]["classes"], labelled)
     augmentation = _augmentation(run, labelled, console)
     if labelled is not None and labelled.lost:
-        console.warn(f"The report lacks {len(labelled.lost)} pictures that cannot be read: {labelled.lost[0]}")
+        console.warn(
+            f"Missing in the report, since they cannot be read: {len(labelled.lost)}, such as {labelled.lost[0]}"
+        )
     write_page(
         run.folder / "report.html",
         "report/report.html.jinja",
