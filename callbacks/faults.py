@@ -73,7 +73,7 @@ def _exploded(case: Case) -> Diagnosis | None:
 
 
 def _forgot(case: Case) -> Diagnosis | None:
-    """Training that loses what it had learned: no augmentation, and no over-fitting, does that."""
+    """Training, and validation where it is known, that lose what they had learned."""
     curves = case.curves
     chance = curves.chance if math.isfinite(curves.chance) else 0.0
     if len(curves.epochs) < FEW + 2 or not np.isfinite(curves.accuracy).all() or len(curves.cycles) > 1:
@@ -81,6 +81,9 @@ def _forgot(case: Case) -> Diagnosis | None:
     best, now = int(np.argmax(curves.accuracy)), late(curves.accuracy)
     had = float(curves.accuracy[best]) - chance
     if had < TENTH or now - chance > LITTLE * had or curves.accuracy[-1] - chance > LITTLE * had:
+        return None
+    judged = curves.val_accuracy - chance
+    if np.isfinite(judged).any() and not judged[-1] <= LITTLE * np.nanmax(judged):  # examples became harder, no more
         return None
     return Diagnosis(
         "rate too high",

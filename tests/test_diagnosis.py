@@ -310,6 +310,14 @@ def test_recorded_trainings_at_too_high_rates_are_told(loss, accuracy) -> None:
     assert first(table(loss, accuracy=accuracy)).kind == "rate too high"
 
 
+def test_examples_that_become_harder_are_no_loss_of_what_was_learned() -> None:
+    """Mixing that begins half-way takes from the training accuracy only."""
+    loss, accuracy = [1.5, 0.9, 0.6, 0.5, 1.7, 1.6, 1.6, 1.5], [0.5, 0.7, 0.8, 0.85, 0.35, 0.38, 0.39, 0.4]
+    validation = [0.55, 0.7, 0.8, 0.83, 0.84, 0.85, 0.86, 0.87]
+    assert first(table(loss, accuracy=accuracy)).title == "What was learned was lost"
+    assert first(table(loss, accuracy=accuracy, val_accuracy=validation)).title != "What was learned was lost"
+
+
 def test_slow_progress_with_steps_of_the_usual_size_is_not_told_as_too_low_a_rate() -> None:
     """As of a network that is far too narrow for pictures rotated by any angle."""
     loss, accuracy = [2.34, 2.32, 2.31, 2.3, 2.28, 2.25, 2.23, 2.21], [0.1, 0.11, 0.12, 0.13, 0.15, 0.17, 0.19, 0.2]

@@ -318,7 +318,7 @@ def test_a_picture_that_is_gone_is_a_warning_and_no_end(run, tiny, tmp_path, cap
     labelled = Labelled(competition, encoded_pictures(competition.train))
     shutil.rmtree(root / "train")
     write_report(read_run(run), tiny, labelled, Console(quiet=True))
-    assert "he report" in capsys.readouterr().err
+    assert "Missing in the report" in capsys.readouterr().err
     assert (run / "report.html").is_file()
 
 
