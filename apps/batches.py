@@ -1,13 +1,15 @@
-"""The batches of a recipe."""
+"""The batches that a recipe's network is trained and watched on, or one host's share of them."""
 
 from typing import Any
 
 import numpy as np
+from pipelines.share import Share
 
 from apps.augmentation import augmentation
 from apps.data import Data
+from apps.devices import ONE, Devices
 from apps.recipe import Recipe
-from pipelines import make_train
+from pipelines import make_eval, make_train
 
 
 def training_batches(
@@ -18,6 +20,7 @@ def training_batches(
     size: tuple[int, int] | None = None,
     only: np.ndarray | None = None,
     first_step: int = 0,
+    share: Share | None = None,
 ) -> Any:
     """The recipe's endless batches of the pictures of `index`, or `only` of some of these, shrunk to `size`."""
     return make_train(
@@ -34,4 +37,11 @@ def training_batches(
         first_epoch=first_epoch,
         first_step=first_step,
         only=only,
+        share=share,
     )
+
+
+def held_out_batches(held_out: Data, devices: Devices = ONE) -> Any:
+    """The pictures that a training is watched on, in batches that all devices get an equal part of."""
+    share, batch_size = devices.share, devices.evaluated
+    return make_eval(held_out.pictures, held_out.labels, held_out.num_classes, batch_size=batch_size, share=share)

@@ -1,6 +1,5 @@
 """`kerascnn compete`: from labelled pictures to a submission, an expected score and a SavedModel."""
 
-import os
 import re
 import shlex
 import sys
@@ -14,36 +13,29 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import pipelines
 from apps import files, run_folder
-from apps.audit import brief_audit
-from apps.budget import MINUTES, Workload, can_be_paced, measure_speed
+from apps.beginning import Begun, Wish, begin, working_in
 from apps.committee import Committee, Kept, keep
 from apps.console import Console, duration
 from apps.data import keras_names
+from apps.devices import ONE, Devices
 from apps.ensemble import Ensemble, flatten, gains, make_ensemble
 from apps.evaluation import Evaluation, HeldOut, evaluate, validation_table
 from apps.export import FOLDED_ON, publish
 from apps.finished_run import read_run
-from apps.logs import LogFiles
-from apps.lr_find import with_found_rate
-from apps.plan import Plan, make_plan, print_plan
+from apps.plan import Plan
 from apps.report.examples import Labelled
 from apps.report.report import write_report
-from apps.resolve import refuse_published
 from apps.result import describe_result, report_scores, say_gain
 from apps.submission import complete, make_submission, predict_pictures, score_submission
-from apps.tensorboard_log import TensorBoardLog, require_tensorboard
-from apps.training import Trained, train
+from apps.training import Trained
+from apps.trainings import train_all
 from kerascnn.export import Classifier
-from kerascnn.registry import lookup
 from pipelines.competition import encoded_pictures
 from pipelines.encoded import Encoded
-from pipelines.sources import dataset_name
 from pipelines.stream import Streamed, read_batches
 
 CANARIES = 4  # examples with their answers that an exported model carries
-TENSORBOARD = "tensorboard"  # folder of a run
 FILES_CHECKED = 100  # pictures that check an export where there are no hidden files
 
 
@@ -56,8 +48,13 @@ def compete(
     auto_lr: bool = False,
     from_scratch: bool = True,
     console: Console | None = None,
+    devices: Devices = ONE,
+    scaling: str = "keep",
+    batch_norm: str = "global",
 ) -> Path | None:
     """Train, validate, predict the hidden pictures, export, report; returns the run folder (None after a dry run).
+
+    On JAX it trains, and that is all: the rest is TensorFlow's, by `finish_trained`.
 
     Args:
         order: What is asked for; a resumed run has what it was begun with.
@@ -67,108 +64,47 @@ def compete(
         auto_lr: Take the rate that a range test suggests; a resumed run has its rate.
         from_scratch: Whether the competition forbids published weights: `transfer` is refused.
         console: Shows what happens; None prints.
+        devices: That train together. With several hosts, each calls this with the same arguments; the first one
+            decides and writes.
+        scaling, batch_norm: What several devices do to the recipe (`apps.scaling`); a resumed run has its recipe.
 
     Raises:
         ValueError, FileNotFoundError: The data or the choices do not fit, before any training.
     """
-    if (backend := keras.backend.backend()) != "tensorflow":
-        raise ValueError(f"`compete` exports TensorFlow's format: set KERAS_BACKEND=tensorflow. Received: {backend}.")
-    console = console or Console()
-    began = time.monotonic()
-    run, fingerprint = out, None
-    if resume:
-        run = run_folder.find_interrupted(dataset_name(order.data), out)
-        order, fingerprint = run_folder.kept_order(run, order)
-    else:
-        check_order(order, from_scratch)
-        if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
-    if order.tensorboard:
-        require_tensorboard()
-    for folder in (run or Path("runs"), Path(order.saved_models)):
-        files.require_writable(folder)
-
-    timed, end = order.minutes is not None, began + 60 * (order.minutes or MINUTES)
-    plan = open_plan(order, end, console)
-    if run is not None and fingerprint is not None:
-        run_folder.check_same_data(run, fingerprint, plan.fingerprint)
-    plan = with_found_rate(plan, console) if auto_lr and not resume else plan
-    print_plan(plan, console)
-    plan = replace(plan, audited=brief_audit(plan, console))
-    if dry_run:
-        speed, work = measure_speed(plan.recipe, plan.data), workload(plan)
-        console.say(
-            f"time      about {duration(speed.of_training(plan.recipe, work))} of training on this machine, "
-            f"{duration(speed.of_the_rest(work))} for predictions and export (measured on a few steps)"
-        )
+    console, began = console or Console(), time.monotonic()
+    wish = Wish(order, out, dry_run, resume, auto_lr, from_scratch, scaling, batch_norm)
+    begun = begin(wish, devices, console)
+    if begun is None:
         return None
-    if run is None or not resume:
-        run = out or files.new_folder(Path("runs") / plan.competition.name)
-        run.mkdir(parents=True, exist_ok=True)
-        run_folder.write_record(run, order, asdict(plan.recipe), plan.fingerprint, plan.competition.group_column)
-    console.say(f"run       {run}")
-    if order.tensorboard:
-        console.say(f"watch     {shlex.join(['tensorboard', '--logdir', os.fspath(run / TENSORBOARD)])}")
-    carry_out(plan, run, order, resume, console, end - plan.rest if timed else None)
-    console.say(f"done      {run / 'report.html'}, all in {duration(time.monotonic() - began)}")
-    return run
+    if keras.backend.backend() == "jax":
+        with working_in(begun, devices.hosts, console):
+            train_all(begun.plan, begun.run, begun.order, resume, console, begun.end, devices)
+        return begun.run
+    carry_out(begun, resume, console, devices)
+    console.say(f"done      {begun.run / 'report.html'}, all in {duration(time.monotonic() - began)}")
+    return begun.run
 
 
-def check_order(order: run_folder.Order, from_scratch: bool) -> None:
-    """A `ValueError` where a new run cannot be as it was asked for, before data are read."""
-    choices, minutes = order.choices, order.minutes
-    if "model" in choices:
-        lookup(choices["model"])
-    if from_scratch:
-        refuse_published([choices.get("transfer", "none")])
-    if minutes is not None and not minutes > 0:
-        raise ValueError(f"`minutes` must be positive. Received: minutes={minutes}.")
-    if minutes is not None and "epochs" in choices:
-        raise ValueError(
-            f"`--minutes` chooses the epochs, and {choices['epochs']} are settled already, by `--epochs` or a recipe. "
-            "Leave one of them out."
-        )
+def finish_trained(order: run_folder.Order, run: Path, console: Console) -> None:
+    """All that follows the training of a run, which was on JAX; `order` is what it was begun with."""
+    began = time.monotonic()
+    begun = begin(Wish(order, run, resume=True), ONE, Console(quiet=True))
+    if begun is not None:
+        carry_out(begun, True, console)
+    console.say(f"done      {run / 'report.html'}, {duration(time.monotonic() - began)} after the training")
 
 
-def open_plan(order: run_folder.Order, end: float, console: Console) -> Plan:
-    """The plan of an order whose run has time until `end`, on the monotonic clock."""
-    competition = pipelines.open_dataset(order.data, **order.columns)
-    if order.choices.get("deterministic"):  # before any speed is measured
-        tf.config.experimental.enable_op_determinism()
-    memory = None if order.memory is None else order.memory * 2**30
-    within = max(end - time.monotonic(), 1.0)
-    return make_plan(competition, order.choices, order.strict, console, memory, within, fill=order.minutes is not None)
+def carry_out(begun: Begun, resume: bool, console: Console, devices: Devices = ONE) -> None:
+    """`finish`, alone in the run folder."""
+    with working_in(begun, devices.hosts, console):
+        finish(begun, resume, console, devices)
 
 
-def workload(plan: Plan) -> Workload:
-    """What the networks of all splits and seeds are trained on and predict."""
-    parts = plan.splits * plan.recipe.seeds
-    trained, held_out = [len(train) for train, _ in parts], [len(held_out) for _, held_out in parts]
-    return Workload(trained, held_out, len(plan.test_pictures), plan.recipe.snapshots)
-
-
-def carry_out(
-    plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console, end: float | None = None
-) -> None:
-    """`finish`, alone in the run folder; whatever stops it is answered with the command that goes on."""
-    again = shlex.join(["kerascnn", "compete", order.data, "--resume", "--out", os.fspath(run)])
-    with run_folder.lock(run):
-        run_folder.remove_unfinished(run)
-        try:
-            finish(plan, run, order, resume, console, end)
-        except KeyboardInterrupt:
-            console.warn(f"Stopped. {run_folder.best_snapshot(run)} Go on with: {again}")
-            raise
-        except OSError as error:
-            raise OSError(f"{run_folder.describe(error)} What is finished is kept; go on with: {again}") from error
-
-
-def finish(
-    plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console, end: float | None = None
-) -> None:
-    """Train all networks of all splits, until `end` on the monotonic clock, then write all of a run, the score last."""
+def finish(begun: Begun, resume: bool, console: Console, devices: Devices = ONE) -> None:
+    """Train all networks of all splits, then write all of a run, the score last."""
+    plan, run, order = begun.plan, begun.run, begun.order
     competition, recipe, data = plan.competition, plan.recipe, plan.data
-    trained = train_all(plan, run, order, resume, console, end)
+    trained = train_all(plan, run, order, resume, console, begun.end, devices)
     run_folder.write_history([[one.history for one in networks] for networks in trained], run)
     ensembles = weigh(plan, trained)
     for head, found in gains(ensembles).items():
@@ -219,40 +155,9 @@ def finish(
     except OSError:
         raise
     except Exception as error:  # all that was trained for is written: that is worth more than its report
-        again = shlex.join(["kerascnn", "report", os.fspath(run)])
+        again = shlex.join(["kerascnn", "report", str(run)])
         console.warn(f"There is no report ({type(error).__name__}: {error}). Try again by: {again}")
     files.write_json(run / "result.json", result)  # the last file: it says that the run is finished
-
-
-def train_all(
-    plan: Plan, run: Path, order: run_folder.Order, resume: bool, console: Console, end: float | None
-) -> list[list[Trained]]:
-    """Train the networks of every split, one for each seed; what time there is until `end` is shared among them."""
-    recipe, data = plan.recipe, plan.data
-    allowed = None if end is None or not can_be_paced(recipe) else end - time.monotonic()
-    trained: list[list[Trained]] = []
-    spent, left = 0.0, len(plan.splits) * recipe.seeds
-    for fold, (train_index, held_out) in enumerate(plan.splits):
-        trained.append([])
-        for network in range(recipe.seeds):
-            checkpoints = run_folder.checkpoints_of(run, fold, network, recipe.seeds)
-            one = train(
-                replace(recipe, seed=recipe.seed + network),
-                data,
-                train_index,
-                held_out,
-                checkpoints,
-                console,
-                name_training(fold, len(plan.splits), network, recipe.seeds),
-                resume,
-                checkpoint_seconds=60 * order.checkpoint_minutes,
-                seconds=None if allowed is None else max((allowed - spent) / left, 1.0),
-                callbacks=[TensorBoardLog(run / TENSORBOARD / checkpoints.name)] if order.tensorboard else (),
-                logs=LogFiles.of(run, checkpoints.name, layers=not fold and not network),
-            )
-            trained[-1].append(one)
-            spent, left = spent + one.seconds, left - 1
-    return trained
 
 
 def weigh(plan: Plan, trained: Sequence[Sequence[Trained]]) -> list[Ensemble]:
@@ -271,17 +176,6 @@ def weigh(plan: Plan, trained: Sequence[Sequence[Trained]]) -> list[Ensemble]:
         ensembles.append(make_ensemble(networks, answers, labels, groups, recipe.select, recipe.score, recipe.seed))
     first.model.set_weights(own)
     return ensembles
-
-
-def name_training(fold: int, folds: int, network: int, networks: int) -> str:
-    """How to call a training.
-
-    >>> name_training(1, 5, 0, 3), name_training(0, 1, 0, 3), name_training(0, 1, 0, 1)
-    ('fold 2 of 5, network 1 of 3', 'network 1 of 3', 'training')
-    """
-    parts = [f"fold {fold + 1} of {folds}"] if folds > 1 else []
-    parts += [f"network {network + 1} of {networks}"] if networks > 1 else []
-    return ", ".join(parts) or "training"
 
 
 def warn_of_lost_pictures(plan: Plan, console: Console) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import keras
 
+from apps.batches import held_out_batches
 from apps.data import Data
+from apps.devices import Devices
 from apps.phases import phases
 from apps.recipe import Recipe
 from callbacks import SnapshotEnsemble, WarmUp, WeightAverage
-from pipelines import make_eval
 
 AVERAGED = 0.25  # the last part of the epochs, whose weights SWA averages; https://arxiv.org/abs/1803.05407, section 4
 RECOMPUTED = 2_000  # pictures that BatchNorm's statistics of these averages are computed from
@@ -32,7 +33,7 @@ class JudgedAverage(WeightAverage):
             logs[f"raw_{name}"], logs[name] = logs[name], value
 
 
-def make_average(recipe: Recipe, held_out: Data | None, batches: Any, pictures: int) -> WeightAverage:
+def make_average(recipe: Recipe, held_out: Data | None, batches: Any, pictures: int, devices: Devices) -> WeightAverage:
     """The recipe's "ema" or "swa", judged by the held-out pictures.
 
     The exponential average keeps 0.999 of itself in a step, and less in the first 9,000: about the last tenth of the
@@ -43,8 +44,9 @@ def make_average(recipe: Recipe, held_out: Data | None, batches: Any, pictures: 
         held_out: None where nothing is held out.
         batches: Endless training batches of the recipe, a `tf.data.Dataset`.
         pictures: How many there are to train on.
+        devices: That train.
     """
-    watch = None if held_out is None else make_eval(held_out.pictures, held_out.labels, held_out.num_classes)
+    watch = None if held_out is None else held_out_batches(held_out, devices)
     if recipe.average == "ema":
         return JudgedAverage(decay=0.999, validation_data=watch)
     return JudgedAverage(

@@ -126,3 +126,18 @@ def parse_val(text: str | None) -> float | str | None:
         return None if text is None else float(text)
     except ValueError:
         return text
+
+
+def parse_devices(devices: str | None) -> int | None:
+    """How many devices of a host; 0 for all, None for what suits: one, and of several hosts all.
+
+    >>> parse_devices("all"), parse_devices("2"), parse_devices(None)
+    (0, 2, None)
+    """
+    if devices is None:
+        return None
+    if devices == "all":
+        return 0
+    if not devices.isdigit() or int(devices) < 1:
+        raise ValueError(f"`--devices` must be a number of devices, or `all`. Received: {devices}.")
+    return int(devices)

@@ -15,6 +15,7 @@ from apps.augmentation import augmentation
 from apps.budget import Workload, suit_time
 from apps.console import Console, duration, percent
 from apps.data import Data
+from apps.devices import ONE, Devices
 from apps.network import build_network, check_network
 from apps.phases import phases, steps_of
 from apps.recipe import Recipe
@@ -186,7 +187,7 @@ def encode_labels(competition: Competition) -> dict[str, np.ndarray]:
     return encoded
 
 
-def print_plan(plan: Plan, console: Console) -> None:
+def print_plan(plan: Plan, console: Console, devices: Devices = ONE) -> None:
     """What will be done, line by line."""
     recipe, data = plan.recipe, plan.data
     train_index, held_out = plan.splits[0]
@@ -208,6 +209,12 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"steps     {recipe.epochs} epochs of {len(train_index) // recipe.batch_size} steps of {recipe.batch_size} "
         f"pictures, {recipe.optimizer} with {_curve(recipe)} up to {recipe.lr:g}, seed {recipe.seed}"
     )
+    if devices.count > 1:
+        norm = f"in {recipe.norm_parts} parts" if (recipe.norm_parts or 1) > 1 else "over all of them"
+        console.say(
+            f"devices   {devices.describe()}: of a batch of {recipe.batch_size}, {recipe.batch_size // devices.count} "
+            f"pictures on each, BatchNorm {norm}"
+        )
     if several := _networks(recipe):
         console.say(f"networks  {several}")
     for size, parts in itertools.groupby(phases(recipe), key=lambda phase: phase.size):

@@ -33,7 +33,7 @@ AVERAGES = ("none", "ema", "swa")
 # Fields that are options of the network; what is None is as the network was published.
 NETWORK_OPTIONS = (
     *("stem", "activation", "norm", "dropout", "stochastic_depth"),
-    *("se", "l1", "l2", "initializer", "input_noise", "frozen_scale", "whitening"),
+    *("se", "l1", "l2", "initializer", "input_noise", "frozen_scale", "norm_parts", "whitening"),
 )
 
 
@@ -103,8 +103,8 @@ class Recipe:
         select: Choose by the held-out pictures how much each network of a split counts, where there are several
             (`apps.ensemble.select`); without, all count alike.
         stem: "small" keeps the resolution in the first layers, "imagenet" does not.
-        activation, norm, dropout, stochastic_depth, se, l1, l2, initializer, input_noise, frozen_scale, whitening: As
-            in `kerascnn.blocks.Net`; None is the network's own.
+        activation, norm, dropout, stochastic_depth, se, l1, l2, initializer, input_noise, frozen_scale, norm_parts,
+            whitening: As in `kerascnn.blocks.Net`; None is the network's own.
         transfer: "none" begins with random weights, the others with those published for ImageNet
             (`kerascnn.transfer`): "all" fine-tunes everything, "last" the last third of the layers, "relearn" trains
             these from scratch.
@@ -175,13 +175,14 @@ class Recipe:
     initializer: str | None = None
     input_noise: float | None = None
     frozen_scale: float | None = None
+    norm_parts: int | None = None
     whitening: int | None = None
     transfer: str = "none"
 
 
 # What values must be: of which fields, whether a value fits, and the same in words.
 LIMITS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (("epochs", "batch_size", "seeds", "snapshots"), lambda value: value >= 1, "at least 1"),
+    (("epochs", "batch_size", "seeds", "snapshots", "norm_parts"), lambda value: value >= 1, "at least 1"),
     (("lr", "width"), lambda value: value > 0, "positive"),
     (
         (

@@ -17,12 +17,13 @@ def share_processor(processes: int) -> None:
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
-def import_tensorflow(debug: bool = False, devices: bool = True) -> ModuleType:
-    """TensorFlow; what its C++ parts print meanwhile is dropped unless `debug`.
+def import_tensorflow(debug: bool = False, devices: bool = True, parts: int = 1) -> ModuleType:
+    """TensorFlow; what its C++ parts print meanwhile is dropped unless `debug`. Beside JAX, it leaves GPUs alone.
 
     Args:
         debug: Shows it.
         devices: Lists the devices, which prints most; afterwards threads and a GPU's memory can no longer be set.
+        parts: Of the processor, as devices where there is no GPU.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if not debug:
@@ -30,6 +31,12 @@ def import_tensorflow(debug: bool = False, devices: bool = True) -> ModuleType:
     with silent(not debug):
         import tensorflow as tf
 
+        if os.environ["KERAS_BACKEND"] == "jax":
+            tf.config.set_visible_devices([], "GPU")
+        elif parts > 1 and not tf.config.list_physical_devices("GPU"):
+            processor = tf.config.list_physical_devices("CPU")[0]
+            logical = [tf.config.LogicalDeviceConfiguration()] * parts
+            tf.config.set_logical_device_configuration(processor, logical)
         if devices:
             tf.config.list_logical_devices()
     # Python's last garbage collections would walk through all of TensorFlow, 2 s at the end of every command.

@@ -10,9 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from apps.batches import training_batches
+from apps.batches import held_out_batches, training_batches
 from apps.console import Console
 from apps.data import Data
+from apps.devices import ONE, Devices
 from apps.epoch_log import EpochLog
 from apps.heads import in_keras_names
 from apps.logs import LogFiles, make_json_log, make_monitor
@@ -64,6 +65,7 @@ def train(
     seconds: float | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     logs: LogFiles | None = None,
+    devices: Devices = ONE,
 ) -> Trained:
     """Train the recipe's network on `train_index`, watch it on `val_index`, keep the best epoch.
 
@@ -79,15 +81,14 @@ def train(
         seconds: When to end: the recipe's epochs are what was foreseen, and more or fewer are trained (`Deadline`).
         callbacks: Further ones, which see every epoch after it was logged and before it is written to disk.
         logs: Files of the training's own log, and of the monitor of its layers.
+        devices: That train together. With several hosts each calls this alike; the first one writes the files.
     """
     began = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    if devices.hosts.is_first:
+        folder.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, batch_size=min(recipe.batch_size, len(train_index)))
     heads = list(data.classes)
     recipe, data = in_keras_names(recipe, data)
-    keras.utils.set_random_seed(recipe.seed)
-    model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
-    whiten(model, data)
     more = 0 if seconds is None else recipe.epochs // 2  # epochs that a faster machine may add
     each = [phase for phase in phases(recipe, more=more) for _ in range(*phase.epochs)]
     steps = [steps_of(recipe, phase, len(train_index)) for phase in each]
@@ -95,22 +96,26 @@ def train(
     work = [count * math.prod(phase.size or recipe.image_size) for count, phase in zip(steps, each, strict=True)]
     deadline = None if seconds is None else Deadline(seconds, recipe.epochs, planned, len(steps))
     progress = EpochLog(console, what, steps, list(data.classes), work, deadline)
-    watchers = make_watchers(recipe, data, heads, train_index, val_index, folder, progress)
-    compile_network(model, recipe, data.num_classes, planned, watchers.hardest, paced=seconds is not None)
 
-    checkpoint = Checkpoint(folder / "last.npz", watchers.named(), checkpoint_seconds)
-    begin = _restore(checkpoint, model, data, progress) if resume else Position()
-    if begin.epoch < len(steps) and not begin.stopped:
-        called = [*watchers.named().values(), *_make_logs(logs, recipe, data, train_index, planned, model, progress)]
-        called += [*callbacks, checkpoint]
-        one = OneTraining(called, add_history=True, model=model, verbose=0)
-        with console.progress(what, planned) as progress.bar, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # said below
-            warnings.filterwarnings("ignore", r"Step \d+\. ")  # of the layers: said in the report
-            todo = phases(recipe, begin.epoch, begin.step, more)
-            _fit(model, recipe, data, train_index, val_index, one, todo, watchers.hardest)
-    else:
-        watchers.put_back(model)
+    with devices.scope():
+        keras.utils.set_random_seed(recipe.seed)
+        model = build_network(recipe, data, recipe.precision, any_size=bool(recipe.scales))
+        whiten(model, data)
+        watchers = make_watchers(recipe, data, heads, train_index, val_index, folder, progress, devices)
+        compile_network(model, recipe, data.num_classes, planned, watchers.hardest, paced=seconds is not None)
+        checkpoint = Checkpoint(folder / "last.npz", watchers.named(), checkpoint_seconds)
+        begin = _restore(checkpoint, model, data, progress, devices) if resume else Position()
+        if begin.epoch < len(steps) and not begin.stopped:
+            logging = _make_logs(logs, recipe, data, train_index, planned, model, progress)
+            called = [*watchers.named().values(), *logging, *callbacks, checkpoint]
+            one = OneTraining(called, add_history=True, model=model, verbose=0)
+            with console.progress(what, planned) as progress.bar, warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Training diverged|Epoch .* no finite|EarlyStopping saw no")  # below
+                warnings.filterwarnings("ignore", r"Step \d+\. ")  # of the layers: said in the report
+                todo = phases(recipe, begin.epoch, begin.step, more)
+                _fit(model, recipe, data, train_index, val_index, one, todo, watchers.hardest, devices)
+        else:
+            watchers.put_back(model)
     if watchers.divergence.message:
         raise ValueError(f"{watchers.divergence.message} With `--lr` that is a new run.")
     return _collect(model, recipe, data, watchers, time.monotonic() - began + progress.seconds_before)
@@ -161,15 +166,23 @@ def _collect(model: keras.Model, recipe: Recipe, data: Data, watchers: Watchers,
     )
 
 
-def _restore(checkpoint: Checkpoint, model: keras.Model, data: Data, progress: "EpochLog") -> Position:
+def _restore(
+    checkpoint: Checkpoint, model: keras.Model, data: Data, progress: "EpochLog", devices: Devices
+) -> Position:
     """Where an interrupted training goes on, said in words."""
-    one, console = data.take(np.array([0])), progress.console
-    batch = keras.tree.map_structure(np.asarray, next(iter(make_eval(one.pictures, one.labels, data.num_classes))))
+    one, console = data.take(np.zeros(devices.count, int)), progress.console
+    batches = make_eval(one.pictures, one.labels, data.num_classes, batch_size=devices.count, share=devices.share)
+    batch = keras.tree.map_structure(np.asarray, next(iter(batches)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         begin = checkpoint.restore(model, batch)
     for warning in caught:
         console.warn(str(warning.message))
+    if list(begin) != devices.hosts.from_first(list(begin)):
+        raise ValueError(
+            f"Host {devices.hosts.number} finds another state of the training in {checkpoint.path.parent} than the "
+            "first one. To go on with a run, all hosts must share its folder."
+        )
     if begin.step:
         where = (
             f"in epoch {begin.epoch + 1} of {progress.epochs}, after step {begin.step} of {progress.steps[begin.epoch]}"
@@ -189,10 +202,10 @@ def _fit(
     callbacks: OneTraining,
     todo: Sequence[Phase],
     hardest: HardestExamples | None,
+    devices: Devices,
 ) -> None:
     """What is left of the training: a `fit` for every phase, one training for the callbacks."""
-    held_out = data.take(val_index)
-    watch = make_eval(held_out.pictures, held_out.labels, data.num_classes) if len(val_index) else None
+    watch = held_out_batches(data.take(val_index), devices) if len(val_index) else None
     size: tuple[int, int] | None = None
     for phase in todo:
         begin, end = phase.epochs
@@ -207,7 +220,7 @@ def _fit(
         steps = steps_of(recipe, phase, len(train_index)) - phase.first_step
         callbacks.set_params({"epochs": recipe.epochs, "steps": steps, "verbose": 0})
         model.fit(
-            training_batches(recipe, data, train_index, begin, size, only, phase.first_step),
+            training_batches(recipe, data, train_index, begin, size, only, phase.first_step, devices.share),
             steps_per_epoch=steps,
             epochs=end,
             initial_epoch=begin,

@@ -26,6 +26,7 @@ from apps.options import (
     Target,
     TensorBoard,
     Val,
+    parse_devices,
     parse_size,
     parse_val,
     recipe_choices,
@@ -127,6 +128,37 @@ def compete(
         bool, typer.Option("--probabilities", help="Write probabilities.csv beside submission.csv.")
     ] = False,
     tensorboard: TensorBoard = False,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all",
+            help="Devices of this host (GPUs, or parts of the processor) that train together.",
+            show_default="1; all with --hosts",
+        ),
+    ] = None,
+    scaling: Annotated[
+        str,
+        typer.Option(
+            metavar="keep|suit|linear|root",
+            help="`keep` shares the batch among the devices; the others give it to each, and raise the rate.",
+        ),
+    ] = "keep",
+    batch_norm: Annotated[
+        str,
+        typer.Option(metavar="global|device", help="Whose pictures BatchNorm's statistics are of: all, or a device's."),
+    ] = "global",
+    hosts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Processes that train together, all started alike with KERAS_BACKEND=jax; `auto` asks the scheduler.",
+            show_default="1; auto in a job of SLURM or Open MPI",
+        ),
+    ] = None,
+    host: Annotated[int | None, typer.Option(help="With --hosts N: the number of this process, from 0.")] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="With --hosts N: where process 0 listens.")
+    ] = None,
     memory: Memory = None,
     strict: Strict = False,
     dry_run: Annotated[
@@ -164,32 +196,31 @@ def compete(
         choices.pop("epochs", None)  # a recipe's; those that are asked for beside --minutes are refused
     if auto_lr and lr is not None:
         raise ValueError(f"`--auto-lr` finds the rate, and `--lr {lr:g}` settles it. Leave one of them out.")
-    import_tensorflow(debug)
-    from apps.compete import compete as run
-    from apps.console import Console
-    from apps.run_folder import Order
+    order = {
+        "data": data,
+        "columns": {"targets": target, "group": group, "id_column": id_column},
+        "choices": choices,
+        "saved_models": str(saved_models),
+        "probabilities": probabilities,
+        "strict": strict,
+        "memory": memory,
+        "minutes": minutes,
+        "checkpoint_minutes": checkpoint_minutes,
+        "tensorboard": tensorboard,
+    }
+    how = {
+        "out": out,
+        "dry_run": dry_run,
+        "resume": resume,
+        "auto_lr": auto_lr,
+        "from_scratch": from_scratch,
+        "scaling": scaling,
+        "batch_norm": batch_norm,
+    }
+    from apps.backends import compete as run
+    from apps.hosts import parse_hosts
 
-    order = Order(
-        data=data,
-        columns={"targets": target, "group": group, "id_column": id_column},
-        choices=choices,
-        saved_models=str(saved_models),
-        probabilities=probabilities,
-        strict=strict,
-        memory=memory,
-        minutes=minutes,
-        checkpoint_minutes=checkpoint_minutes,
-        tensorboard=tensorboard,
-    )
-    run(
-        order,
-        out=out,
-        dry_run=dry_run,
-        resume=resume,
-        auto_lr=auto_lr,
-        from_scratch=from_scratch,
-        console=Console(quiet),
-    )
+    run(order, how, parse_devices(devices), parse_hosts(hosts, host, coordinator), quiet, debug)
 
 
 def check(

@@ -11,6 +11,7 @@ import numpy as np
 from apps.alarms import make_alarms
 from apps.batches import training_batches
 from apps.data import Data
+from apps.devices import ONE, Devices
 from apps.epoch_log import EpochLog, validation_score
 from apps.kept_weights import make_average, make_snapshots, put_average
 from apps.phases import phases
@@ -63,6 +64,7 @@ def make_watchers(
     val_index: np.ndarray,
     folder: Path,
     log: EpochLog,
+    devices: Devices = ONE,
 ) -> Watchers:
     """The watchers of a training on `train_index`, which is watched on `val_index` where that has any pictures.
 
@@ -73,11 +75,12 @@ def make_watchers(
         train_index, val_index: Places in `data`.
         folder: For the best weights and snapshots.
         log: Which shows the progress, and knows the deadline where there is one.
+        devices: That train.
     """
     average, stopping, alarms = None, None, None
     if recipe.average != "none":
         held_out = data.take(val_index) if len(val_index) else None
-        average = make_average(recipe, held_out, training_batches(recipe, data, train_index), len(train_index))
+        average = make_average(recipe, held_out, training_batches(recipe, data, train_index), len(train_index), devices)
     if len(val_index):
         full_size = next(phase.epochs[0] for phase in phases(recipe) if phase.size is None)
         stopping = EarlyStopping(

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from callbacks.processes import predict_batch
 from callbacks.stateful import StatefulCallback
 
 # How far accuracies may lie apart by chance, in standard deviations: differences beyond it are told.
@@ -311,7 +312,7 @@ def _answers(
     """By output, the classes of the examples that have one, and the classes that the model answers."""
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {head: [] for head in classes or ("",)}
     for x, y, weight in _batches(data):
-        outputs = model.predict_on_batch(keras.tree.map_structure(keras.ops.convert_to_numpy, x))
+        outputs = predict_batch(model, keras.tree.map_structure(keras.ops.convert_to_numpy, x))
         for head, parts in found.items():
             truth, known = _truth(y, weight, head)
             scores = np.asarray(outputs[head] if isinstance(outputs, Mapping) else outputs, "float32")

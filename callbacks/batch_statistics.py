@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from callbacks.processes import not_distributed
+
 
 def batch_norm_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """All BatchNormalization layers (and of classes made from it), at any depth."""
@@ -39,6 +41,7 @@ def estimate(model: keras.Model, batches: Any, batch_size: int | None = None) ->
     values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(not_distributed())
             for layer in batch_norm_layers(model):
                 stack.enter_context(_plain_mean(layer))
             for inputs in inputs_of(batches, batch_size or 32):

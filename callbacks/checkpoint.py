@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import numpy as np
 
+from callbacks.processes import is_first_process
 from callbacks.snapshots import DamagedSnapshotError, read_snapshot, write_snapshot
 from callbacks.whole_file import writable_path
 
@@ -38,6 +39,8 @@ class Checkpoint(keras.callbacks.Callback):
     Place it last in the list of callbacks, so that it sees what the others have done. The newest file and the one
     before it are kept, each whole and with the hash of what it holds: where the newest is damaged or missing,
     `restore` takes the one before. A state whose loss or weights are not finite is not written, with a warning.
+    Of several processes that train together (`keras.distribution`) the first one writes, and all of them `restore`:
+    also another number of processes, and on another backend.
 
     Args:
         path: The newest file, an .npz; the one before is `before-` and its name.
@@ -143,6 +146,8 @@ class Checkpoint(keras.callbacks.Callback):
         return position
 
     def _write(self, epoch: int, step: int, logs: Mapping[str, float] | None) -> None:
+        if not is_first_process():
+            return
         good = math.isfinite((logs or {}).get("loss", 0.0))
         if not good or not all(np.isfinite(array).all() for array in self.model.get_weights()):
             where = f"Epoch {epoch + 1}, step {step}," if step else f"Epoch {epoch}"

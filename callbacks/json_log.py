@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from callbacks.processes import is_first_process
 from callbacks.rates import batches_seen, learning_rate, unwrapped
 from callbacks.updates import parts_of
 from callbacks.whole_file import whole_file, writable_path
@@ -123,6 +124,8 @@ def read_log(path: os.PathLike[str] | str) -> list[dict[str, Any]]:
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
     """Append one line of JSON; it is on the disk when this returns."""
+    if not is_first_process():
+        return
     with path.open("ab") as file:
         file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
         file.flush()
@@ -135,7 +138,7 @@ def start_lines(path: Path, keep: Callable[[dict[str, Any]], bool], new: bool, o
     Raises:
         ValueError: A `new` training finds lines of another (not only of single batches), and must not `overwrite` them.
     """
-    if not path.is_file():
+    if not path.is_file() or not is_first_process():
         return
     if new and overwrite:
         lines = []

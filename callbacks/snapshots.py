@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from callbacks.processes import is_first_process
 from callbacks.whole_file import whole_file
 
 ARRAY = "__array__"  # {ARRAY: name} stands in the JSON for an array, which is an entry of its own
@@ -33,8 +34,10 @@ def write_snapshot(
 
     The values are what JSON can hold, and numpy arrays at any depth of dicts and lists. Every dtype comes back,
     bfloat16 too. With `before`, what had the name until then is kept under that one. The file carries the SHA-256 of
-    what it holds.
+    what it holds. Of several processes that train together only the first one writes.
     """
+    if not is_first_process():
+        return
     named = {f"array{number}": np.asarray(array) for number, array in enumerate(arrays)}
     text = json.dumps(_take_out(dict(values or {}), named))
     if objects := [name for name, array in named.items() if array.dtype.hasobject]:

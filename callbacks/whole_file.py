@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from callbacks.processes import is_first_process
+
 
 @contextmanager
 def whole_file(path: os.PathLike[str] | str, before: os.PathLike[str] | str | None = None) -> Iterator[BinaryIO]:
@@ -28,13 +30,15 @@ def whole_file(path: os.PathLike[str] | str, before: os.PathLike[str] | str | No
 
 
 def writable_path(path: os.PathLike[str] | str) -> Path:
-    """The path, if a file can come there.
+    """The path, if a file can come there; of several processes that train together only the first one writes it.
 
     Raises:
         FileNotFoundError: Its folder does not exist.
         ValueError: It is a folder.
     """
     path = Path(path)
+    if not is_first_process():
+        return path
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} cannot be written: the folder {path.parent} does not exist. Create it first.")
     if path.is_dir():

@@ -39,6 +39,7 @@ class Net:
         input_noise: Standard deviation of Gaussian noise on the normalised pictures, in training.
         momentum, epsilon: Of the running statistics of BatchNorm; of the divisor of every norm.
         frozen_scale: What the scale of every BatchNorm stays at, instead of being trained; 0 trains it.
+        norm_parts: Parts of a batch that BatchNorm normalises each on its own (`kerascnn.batch_norm`).
         whitening: Side of the patches that a first layer whitens (`kerascnn.whitening`, usually 2), a non-linearity
             behind it; 0 for none. `fit_whitening` computes its filters from the pictures.
         padding: Of convolutions with a stride: "symmetric" ((kernel - 1) / 2 on each side, as in the papers) or "same"
@@ -61,6 +62,7 @@ class Net:
     momentum: float = 0.9
     epsilon: float = 1e-5
     frozen_scale: float = 0.0
+    norm_parts: int = 1
     whitening: int = 0
     padding: str = "symmetric"
     head_bias: bool = True
@@ -87,6 +89,7 @@ class Net:
             ("epsilon", self.epsilon > 0, "positive"),
             ("frozen_scale", self.frozen_scale >= 0, "0 or more"),
             ("frozen_scale", not self.frozen_scale or self.norm == "batch", "0 unless the norm is 'batch'"),
+            ("norm_parts", type(self.norm_parts) is int and self.norm_parts >= 1, "a whole number, 1 or more"),
             ("whitening", type(self.whitening) is int and self.whitening >= 0, "a whole number, 0 or more"),
             ("padding", self.padding in ("symmetric", "same"), "'symmetric' or 'same'"),
         ):
@@ -189,8 +192,14 @@ class Net:
     def normalise(self, x: keras.KerasTensor, *, gamma: str = "ones", name: str) -> keras.KerasTensor:
         """The network's norm; `gamma` names the initialiser of its scale."""
         if self.norm == "batch":
-            options = {"momentum": self.momentum, "epsilon": self.epsilon, "frozen_scale": self.frozen_scale}
-            return BatchNorm(gamma_initializer=gamma, **options, name=name)(x)
+            return BatchNorm(
+                gamma_initializer=gamma,
+                momentum=self.momentum,
+                epsilon=self.epsilon,
+                frozen_scale=self.frozen_scale,
+                parts=self.norm_parts,
+                name=name,
+            )(x)
         if self.norm == "layer":
             return layers.LayerNormalization(epsilon=self.epsilon, gamma_initializer=gamma, name=name)(x)
         if self.norm == "group":

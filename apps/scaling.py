@@ -1,0 +1,87 @@
+"""What several devices do to the batch and the learning rate of a recipe."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from apps.devices import Devices
+from apps.recipe import Recipe
+from apps.resolve import suitable_rates
+
+SCALINGS = ("keep", "suit", "linear", "root")
+BATCH_NORMS = ("global", "device")
+
+
+def check_scaling(scaling: str, batch_norm: str) -> None:
+    """A `ValueError` where there is no such rule."""
+    for name, value, known in (("scaling", scaling, SCALINGS), ("batch-norm", batch_norm, BATCH_NORMS)):
+        if value not in known:
+            raise ValueError(f"`--{name}` must be one of {', '.join(known)}. Received: {value}.")
+
+
+def scale(recipe: Recipe, scaling: str, devices: Devices, most: int) -> Recipe:
+    """The recipe with its batch on every device, and a rate that follows.
+
+    Args:
+        recipe: For one device.
+        scaling: "keep" leaves the batch as it is, of which every device gets a part. The others give every device the
+            whole batch: "linear" multiplies the rate by what the batch grows by (https://arxiv.org/abs/1706.02677),
+            "root" by the root of this (https://arxiv.org/abs/1404.5997), and "suit" as the optimiser's rates are known
+            to follow the batch (`resolve.suitable_rates`).
+        devices: Of all hosts.
+        most: Pictures that a batch may have.
+    """
+    if scaling == "keep" or devices.count == 1:
+        return recipe
+    batch_size = min(recipe.batch_size * devices.count, most)
+    growth = batch_size / recipe.batch_size
+    if scaling != "suit":
+        return replace(recipe, batch_size=batch_size, lr=recipe.lr * (growth if scaling == "linear" else growth**0.5))
+    before, after = (suitable_rates(recipe.optimizer, recipe.epochs, size) for size in (recipe.batch_size, batch_size))
+    rates = {
+        name: getattr(recipe, name) * after[name] / before[name]
+        for name in ("lr", "bias_rate", "head_rate")
+        if name in after
+    }
+    return replace(recipe, batch_size=batch_size, **rates)
+
+
+def divide(recipe: Recipe, devices: Devices, settled: Collection[str]) -> Recipe:
+    """The recipe with a batch that the devices can share equally, smaller where it was not `settled`.
+
+    Raises:
+        ValueError: It was, or it has no picture for every device; or BatchNorm's parts do not fit the devices.
+    """
+    count, batch_size = devices.count, recipe.batch_size
+    if batch_size % count and ("batch_size" in settled or batch_size < count):
+        nearest = max(1, round(batch_size / count)) * count
+        raise ValueError(
+            f"`batch_size` must be a multiple of the {count} devices, such as {nearest}. Received: {batch_size}."
+        )
+    batch_size -= batch_size % count
+    if (parts := recipe.norm_parts or 1) > 1 and (batch_size % parts or parts % count):
+        raise ValueError(
+            f"`norm_parts` must divide the batch of {batch_size}, and be 1 or a multiple of the {count} devices. "
+            f"Received: {parts}."
+        )
+    return replace(recipe, batch_size=batch_size)
+
+
+def check_several(recipe: Recipe, devices: Devices, paced: bool) -> None:
+    """A `ValueError` for what cannot be trained on several devices or hosts.
+
+    Args:
+        recipe: Resolved.
+        devices: Of all hosts.
+        paced: Whether the clock decides how long the training is.
+    """
+    several = f"{devices.count} devices"
+    import keras
+
+    mirrored = devices.count > 1 and keras.backend.backend() == "tensorflow"
+    for wrong, what, instead in (
+        (mirrored and recipe.hardest < 1, f"`hardest={recipe.hardest:g}`", "set KERAS_BACKEND=jax, or `hardest=1`"),
+        (devices.hosts.of > 1 and paced, "`--minutes`", "each host has a clock of its own: give `--epochs`"),
+        (mirrored and recipe.average == "swa", "`average=swa`", "set KERAS_BACKEND=jax, or take `ema`"),
+    ):
+        if wrong:
+            raise ValueError(f"{what} does not go with {several} here: {instead}.")
