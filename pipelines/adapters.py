@@ -27,7 +27,8 @@ def adapt(transform: Any) -> Operation | Mix:
     * A Keras layer (also a `Sequential` of them) sees float32 pictures [B, height, width, channels], whatever the dtype
       policy, and pictures are float32 from there on. The layer's own seed is not used: its random numbers are a
       function of (seed, epoch, first picture of the batch), so they are the same in every process, but what happens to
-      a picture depends on its batch. `RandomCrop` and the choices of `RandAugment` are drawn once a batch by Keras.
+      a picture depends on its batch, or on the share of it (`share.Share`). `RandomCrop` and the choices of
+      `RandAugment` are drawn once a batch by Keras.
     * A KerasCV layer, or a layer of your own, keeps its own random state. Give it a seed: a whole run is then
       repeatable (batches are made in order), but a resumed run draws other numbers than an uninterrupted one.
     * An Albumentations transform sees one uint8 picture [height, width, channels] after the other. It is seeded for

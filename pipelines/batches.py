@@ -11,6 +11,7 @@ from pipelines.labels import MISSING, SMOOTHINGS, check_labels, class_weights, e
 from pipelines.mix import Mix, mix_labels
 from pipelines.operation import Operation
 from pipelines.randomness import example_seeds, fork
+from pipelines.share import WHOLE, Share
 from pipelines.stream import Pictures, Streamed
 
 BALANCES = ("none", "weights", "sampling")
@@ -32,6 +33,7 @@ def make_train(
     first_epoch: int = 0,
     first_step: int = 0,
     only: np.ndarray | None = None,
+    share: Share | None = None,
 ) -> tf.data.Dataset:
     """Endless training batches `(x, {head: y}, {head: weight})`, as many an epoch as its pictures fill.
 
@@ -53,9 +55,14 @@ def make_train(
         first_epoch: Where to start, for a training that goes on.
         first_step: The first batch of that epoch; those before it are skipped without being made.
         only: Places in `index` that the epochs consist of; None for all. What happens to a picture stays the same.
+        share: The part of every batch that this process makes, of `batch_size` / `share.of` pictures; None for all.
+            The shares one after the other are the whole batch, bit for bit (but for Keras layers and functions that
+            draw for a batch: `adapters.adapt`). Only its own pictures are read and augmented, and for each mixture
+            one more, the next of the whole batch.
 
     Raises:
-        ValueError: `batch_size` exceeds the number of pictures, lengths differ, or a name is not known.
+        ValueError: `batch_size` exceeds the number of pictures or cannot be shared equally, lengths differ, or a name
+            is not known.
     """
     check_labels(len(pictures), labels, num_classes)
     chosen = np.arange(len(pictures)) if index is None else np.asarray(index)
@@ -78,8 +85,10 @@ def make_train(
     if batch_size < 2 and any(isinstance(step, Mix) for step in steps):
         raise ValueError("`mixup` and `cutmix` mix pictures of one batch: `batch_size` must be at least 2.")
     chosen_labels = {head: values[chosen] for head, values in labels.items()}
-    shares = example_weights(chosen_labels, num_classes) if balance == "sampling" else None
+    rates = example_weights(chosen_labels, num_classes) if balance == "sampling" else None
     targets = _targets(chosen_labels, num_classes, balance == "weights", most=batch_size)
+    share = share or WHOLE
+    rows = share.rows(batch_size, following=sum(isinstance(step, Mix) for step in steps))
 
     def finish(x: tf.Tensor, readable: tf.Tensor, places: tf.Tensor, seeds: tf.Tensor, epoch: tf.Tensor) -> tuple:
         y, weight = {}, {}
@@ -87,10 +96,12 @@ def make_train(
             y[head] = smooth(tf.gather(values, places), num_classes[head], label_smoothing, smoothing)
             weight[head] = tf.gather(weights, places) * tf.cast(readable, "float32")
         once = fork(example_seeds(seed, 0, places), AUGMENTATION)
-        return augment_batch(x, y, weight, seeds, steps, once, epoch)
+        batch = augment_batch(x, y, weight, seeds, steps, once, epoch)
+        return tf.nest.map_structure(lambda values: values[: share.size(batch_size)], batch)
 
     # The order of the steps, and why:
-    # 1. an epoch's order, epoch after epoch, so that no epoch begins before every picture of the last was used;
+    # 1. an epoch's order, epoch after epoch, so that no epoch begins before every picture of the last was used; here
+    #    alone a batch is cut among several processes, so that what follows knows nothing of them;
     # 2. read and decode (gather, for pictures in memory) by that order: random access makes any step reachable;
     # 3. batch before augmenting, since every operation works on a whole batch at once;
     # 4. one-hot and smoothed labels, and weights;
@@ -98,17 +109,17 @@ def make_train(
     #    which need pictures and labels finished;
     # 6. float32 at the very end, and the next batches are made while the network computes.
     place_in_all = tf.constant(chosen, "int64")
-    order = _ordered_batches(drawn, len(chosen), shares, batch_size, seed, first_epoch, first_step)
+    order = _ordered_batches(drawn, len(chosen), rates, batch_size, rows, seed, first_epoch, first_step)
     if isinstance(pictures, Streamed):
         decoded = pictures.read(order.map(lambda places, seeds, epoch: tf.gather(place_in_all, places)).unbatch())
-        decoded = decoded.batch(batch_size, drop_remainder=True)
+        decoded = decoded.batch(len(rows), drop_remainder=True)
         data = tf.data.Dataset.zip((decoded, order)).map(lambda decoded, drawn: finish(*decoded, *drawn))
     else:
         memory = tf.constant(pictures)
 
         def from_memory(places: tf.Tensor, seeds: tf.Tensor, epoch: tf.Tensor) -> tuple:
             x = tf.gather(memory, tf.gather(place_in_all, places))
-            return finish(x, tf.ones([batch_size], tf.bool), places, seeds, epoch)
+            return finish(x, tf.ones([len(rows)], tf.bool), places, seeds, epoch)
 
         data = order.map(from_memory)
     return data.prefetch(2)
@@ -117,25 +128,25 @@ def make_train(
 def _ordered_batches(
     drawn: np.ndarray,
     count: int,
-    shares: np.ndarray | None,
+    rates: np.ndarray | None,
     batch_size: int,
+    rows: np.ndarray,
     seed: int,
     first_epoch: int,
     first_step: int,
 ) -> tf.data.Dataset:
-    """Places [batch] among `count` pictures, their seeds [batch, 3] and epoch; epoch after epoch of `drawn`."""
+    """Places [rows] among `count` pictures, their seeds [rows, 3] and epoch; epoch after epoch of `drawn`."""
     steps = len(drawn) // batch_size
 
     def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        places, copies = _order(len(drawn), shares, seed, epoch)
+        places, copies = _order(len(drawn), rates, seed, epoch)
         places = tf.gather(tf.constant(drawn, "int64"), places)
         # A picture that is drawn twice is augmented twice.
         seeds = fork(example_seeds(seed, epoch, places + count * copies), AUGMENTATION)
-        batches = tf.reshape(places[: steps * batch_size], [steps, batch_size])
-        batch_seeds = tf.reshape(seeds[: steps * batch_size], [steps, batch_size, 3])
         skipped = tf.where(epoch == first_epoch, first_step, 0)
+        wanted = tf.range(skipped, steps)[:, None] * batch_size + rows
         epochs = tf.fill([steps - skipped], epoch)
-        return tf.data.Dataset.from_tensor_slices((batches[skipped:], batch_seeds[skipped:], epochs))
+        return tf.data.Dataset.from_tensor_slices((tf.gather(places, wanted), tf.gather(seeds, wanted), epochs))
 
     return tf.data.Dataset.range(first_epoch, 2**31).flat_map(of_epoch)
 
@@ -152,30 +163,57 @@ def make_eval(
     num_classes: Mapping[str, int] | None = None,
     *,
     batch_size: int = 256,
+    share: Share | None = None,
 ) -> tf.data.Dataset:
-    """Every picture once and in order, as `x` or, with labels, `(x, {head: y}, {head: weight})`."""
-    if isinstance(pictures, Streamed):
-        data = pictures.read(tf.data.Dataset.range(len(pictures)))
-    else:
-        data = tf.data.Dataset.from_tensor_slices((pictures, np.ones(len(pictures), bool)))
-    # Keras warns that the data ran out where their number is not known beforehand.
-    data = data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(-(-len(pictures) // batch_size)))
-    data = data.map(lambda x, readable: (tf.cast(x, "float32"), readable))
+    """Every picture once and in order, as `x` or, with labels, `(x, {head: y}, {head: weight})`.
+
+    Args:
+        pictures: uint8 [N, height, width, channels], or `stream.Streamed`.
+        labels: For every head, N class numbers, or `MISSING`.
+        num_classes: For every head, how many classes there are.
+        batch_size: Pictures in a batch; the last one has the rest.
+        share: The part of every batch that this process makes; None for all. All batches are then full: the last
+            picture is repeated to the end with weight 0, and the others weigh so much more that the mean loss is that
+            without it. Metrics that heed no weights count it.
+
+    Raises:
+        ValueError: `labels` come without `num_classes`, lengths differ, or a batch cannot be shared equally.
+    """
     if (labels is None) != (num_classes is None):
         raise ValueError("`labels` and `num_classes` belong together. Received only one of them.")
+    places, counts, most = _evaluated(len(pictures), batch_size, share)
+    if isinstance(pictures, Streamed):
+        data = pictures.read(tf.data.Dataset.from_tensor_slices(places))
+    else:
+        own = pictures if share is None else pictures[places]
+        data = tf.data.Dataset.from_tensor_slices((own, np.ones(len(places), bool)))
+    # Keras warns that the data ran out where their number is not known beforehand.
+    data = data.batch(most).apply(tf.data.experimental.assert_cardinality(-(-len(places) // most)))
+    data = data.map(lambda x, readable: (tf.cast(x, "float32"), readable))
     if labels is None or num_classes is None:
         return data.map(lambda x, readable: x).prefetch(2)
     check_labels(len(pictures), labels, num_classes)
     targets = _targets(labels, num_classes, balanced=False)
-    y = {head: smooth(values, num_classes[head], 0.0) for head, (values, _) in targets.items()}
-    weight = {head: weights for head, (_, weights) in targets.items()}
-    answers = tf.data.Dataset.from_tensor_slices((y, weight)).batch(batch_size)
+    y = {head: smooth(tf.gather(values, places), num_classes[head], 0.0) for head, (values, _) in targets.items()}
+    weight = {head: tf.gather(weights, places) * counts for head, (_, weights) in targets.items()}
+    answers = tf.data.Dataset.from_tensor_slices((y, weight)).batch(most)
 
     def join(data: tuple[tf.Tensor, tf.Tensor], answers: tuple[dict, dict]) -> tuple:
         (x, readable), (y, weight) = data, answers
         return x, y, {head: values * tf.cast(readable, "float32") for head, values in weight.items()}
 
     return tf.data.Dataset.zip((data, answers)).map(join).prefetch(2)
+
+
+def _evaluated(count: int, batch_size: int, share: Share | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Which of `count` pictures are evaluated, how much each counts (0 for padding), and how many make a batch."""
+    if share is None:
+        return np.arange(count), np.ones(count, "float32"), batch_size
+    steps = -(-count // batch_size)
+    places = (np.arange(steps)[:, None] * batch_size + share.rows(batch_size)).reshape(-1)
+    # Keras divides the sum of a batch by all its rows.
+    counts = np.where(places < count, steps * batch_size / max(count, 1), 0).astype("float32")
+    return np.minimum(places, count - 1), counts, share.size(batch_size)
 
 
 def in_order(augmentation: Sequence[Any]) -> list[Operation | Mix]:
@@ -235,17 +273,17 @@ def _check_places(only: np.ndarray, count: int, batch_size: int, balance: str) -
         raise ValueError("`only` and `balance='sampling'` both choose pictures. Leave one of them out.")
 
 
-def _order(count: int, shares: np.ndarray | None, seed: int, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _order(count: int, rates: np.ndarray | None, seed: int, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The places [count] of an epoch in order, and how often each has come before in the same epoch.
 
-    With `shares` (mean 1), a picture of share s comes floor(s) or ceil(s) times: evenly spaced points, moved by one
-    random number, on a line on which every picture takes up its share (systematic sampling).
+    With `rates` (mean 1), a picture of rate r comes floor(r) or ceil(r) times: evenly spaced points, moved by one
+    random number, on a line on which every picture takes up its rate (systematic sampling).
     """
     shuffle = fork(example_seeds(seed, epoch, [-1]), ORDER)[0]
     places = tf.range(count, dtype="int64")
     copies = tf.zeros([count], "int64")
-    if shares is not None:
-        ends = tf.constant(np.cumsum(shares) / np.sum(shares) * count)
+    if rates is not None:
+        ends = tf.constant(np.cumsum(rates) / np.sum(rates) * count)
         start = tf.cast(tf.cast(shuffle[2], "float32") * 2.0**-32, "float64")
         points = tf.cast(places, "float64") + start
         places = tf.searchsorted(ends, tf.minimum(points, ends[-1] - 1e-9), side="right", out_type="int64")

@@ -1,7 +1,9 @@
 """Operations that move pixels: flips, crops, and every affine map as one resampling."""
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +13,7 @@ import tensorflow as tf
 
 from pipelines.fill import check_fill, is_outside, pad, source_index
 from pipelines.operation import Operation, Size, as_float, as_pixels
-from pipelines.randomness import uniform
+from pipelines.randomness import in_packets, uniform
 
 CANDIDATES = 10  # windows drawn for a random resized crop; the first one that fits is taken
 
@@ -148,7 +150,7 @@ def random_resized_crop(
         height, width = picture[:2]
         share, shape, down, right = tf.split(uniform(seeds, 4 * CANDIDATES), 4, axis=1)
         pixels = height * width * (area[0] + share * (area[1] - area[0]))
-        ratio = tf.exp(math.log(aspect[0]) + shape * math.log(aspect[1] / aspect[0]))
+        ratio = in_packets(tf.exp, math.log(aspect[0]) + shape * math.log(aspect[1] / aspect[0]))
         window_height = tf.cast(tf.round(tf.sqrt(pixels / ratio)), "int32")
         window_width = tf.cast(tf.round(tf.sqrt(pixels * ratio)), "int32")
         fits = (window_height <= height) & (window_width <= width) & (window_height > 0) & (window_width > 0)
@@ -217,28 +219,27 @@ def affine(
     # Where the map reads furthest outside lies between the largest angles; a degree more or less is not a pixel.
     steps = [np.linspace(-most, most, 61) for most in largest[:2]]
     extremes = [
-        _matrix(np, angle, slant, math.exp(-largest[2])).reshape(2, 2) for angle, slant in itertools.product(*steps)
+        np.reshape(_matrix(math.sin, math.cos, angle, slant, math.exp(-largest[2])), [2, 2])
+        for angle, slant in itertools.product(*steps)
     ]
 
     def draw(seeds: tf.Tensor, size: Size) -> tf.Tensor:
         drawn = (2 * uniform(seeds, 5) - 1) * largest.astype("float32")
-        return tf.concat([drawn[:, :2], tf.exp(drawn[:, 2:3]), drawn[:, 3:]], axis=1)
+        return tf.concat([drawn[:, :2], in_packets(tf.exp, drawn[:, 2:3]), drawn[:, 3:]], axis=1)
 
     def apply(pictures: tf.Tensor, choice: tf.Tensor) -> tf.Tensor:
         margin = reach(tuple(pictures.shape[1:3]), np.array(extremes), translation)
         angle, slant, scale, down, right = tf.unstack(choice, axis=1)
-        return resample(
-            pictures, _matrix(tf, angle, slant, scale), tf.stack([down, right], axis=1), fill, value, margin
-        )
+        sin, cos = (functools.partial(in_packets, function) for function in (tf.sin, tf.cos))
+        matrix = tf.stack(_matrix(sin, cos, angle, slant, scale), axis=1)
+        return resample(pictures, matrix, tf.stack([down, right], axis=1), fill, value, margin)
 
     return Operation("affine", draw, apply)
 
 
-def _matrix(library: Any, angle: Any, slant: Any, scale: Any) -> Any:
-    """The entries a, b, c, d, on a last axis, of the matrix that turns, slants and shrinks (x, y)."""
-    sin, cos = library.sin, library.cos
-    entries = [cos(angle) / scale, -sin(angle + slant) / scale, sin(angle) / scale, cos(angle + slant) / scale]
-    return library.stack(entries, axis=-1)
+def _matrix(sin: Callable, cos: Callable, angle: Any, slant: Any, scale: Any) -> list[Any]:
+    """The entries a, b, c, d of the matrix that turns, slants and shrinks (x, y)."""
+    return [cos(angle) / scale, -sin(angle + slant) / scale, sin(angle) / scale, cos(angle + slant) / scale]
 
 
 def resample(
