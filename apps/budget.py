@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from apps.batches import training_batches
@@ -95,10 +96,14 @@ def measure_speed(recipe: Recipe, data: Data, steps: int = 5) -> Speed:
         first.append(seconds[0] + seconds[1])  # these compile and warm up
         speeds[size] = float(np.median(seconds[2:]))
     network = network_alone(build_network(recipe, data, "float32"))
-    classifier = Classifier([network], recipe.image_size, decode_picture, resize, recipe.flip, recipe.views)
     some = next(iter(read_batches(data.pictures, PREDICTED)))
-    classifier.predict_pixels(some)
-    return Speed(max(first), speeds, _timed(lambda: classifier.predict_pixels(some)) / len(some))
+    if keras.backend.backend() == "tensorflow":
+        classifier = Classifier([network], recipe.image_size, decode_picture, resize, recipe.flip, recipe.views)
+        predict, views = classifier.predict_pixels, 1
+    else:  # the network that answers later is TensorFlow's: this one tells about how long it takes
+        predict, views = network.predict_on_batch, (1 + recipe.flip) * (3 if recipe.views else 1)
+    predict(some)
+    return Speed(max(first), speeds, views * _timed(lambda: predict(some)) / len(some))
 
 
 def random_data(recipe: Recipe, classes: Mapping[str, Sequence[str]]) -> Data:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import keras
+
 from apps.phases import scaled
 from apps.recipe import Recipe, check_choices
 from apps.recipes import AIRBENCH, Choices
@@ -169,7 +171,9 @@ def suitable_rates(optimizer: str, epochs: int, batch_size: int, lr: float | Non
 
 
 def fastest_precision() -> str:
-    """bfloat16 where the processor computes with it (AVX512_BF16 or AMX), float32 elsewhere."""
+    """bfloat16 on a GPU of JAX, and where TensorFlow's processor computes with it (AVX512_BF16 or AMX); else float32."""
+    if keras.backend.backend() == "jax":  # which on processors computes bfloat16 by way of float32
+        return "bfloat16" if keras.distribution.list_devices()[0].startswith("gpu") else "float32"
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
