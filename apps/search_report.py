@@ -29,7 +29,7 @@ def print_search(study: Study, trainer: Trainer, console: Console) -> None:
         console.say(f"          {name}: {found}")
     if done := sum(len(study.finished(stage)) for stage in (COARSE, FINE)):
         console.say(f"          {done} trials have ended already")
-    console.say(f"folder    {study.folder}")
+    console.say(f"folder    {' '.join([os.fspath(study.folder), *study.store.options])}")
 
 
 def tell(study: Study, trainer: Trainer, console: Console) -> None:
@@ -101,7 +101,7 @@ def conclude(study: Study, trainer: Trainer, console: Console) -> None:
     if left:
         console.warn(
             f"{' and '.join(f'{count} {stage}' for stage, count in left.items())} trials of those asked for are left: "
-            f"the time is over. Go on with: {resume_command(trainer.order.data, study.folder)}"
+            f"the time is over. Go on with: {resume_command(trainer.order.data, study)}"
         )
         return
     files.write_json(
@@ -121,9 +121,10 @@ def conclude(study: Study, trainer: Trainer, console: Console) -> None:
     )
 
 
-def resume_command(source: str, out: Path) -> str:
-    """The command that goes on with a search."""
-    return shlex.join(["kerascnn", "search", source, "--resume", "--out", os.fspath(out)])
+def resume_command(source: str, study: Study) -> str:
+    """The command that goes on with a search; of a password, three stars."""
+    out = os.fspath(study.folder)
+    return shlex.join(["kerascnn", "search", source, "--resume", "--out", out, *study.store.options])
 
 
 def compete_command(order: Order, out: Path) -> str:
