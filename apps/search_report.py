@@ -33,7 +33,7 @@ def print_search(study: Study, trainer: Trainer, console: Console) -> None:
 
 
 def tell(study: Study, trainer: Trainer, console: Console) -> None:
-    """Say how the trials of all processes ended, and write the best recipe where it is a new one."""
+    """Say how the trials of all processes ended, write their table, and the best recipe where it is a new one."""
     for one in study.news():
         ending = {
             "complete": f"score {one.score:.4f}" if one.score is not None else "",
@@ -48,6 +48,7 @@ def tell(study: Study, trainer: Trainer, console: Console) -> None:
     for line in study.new_widenings():
         console.warn(line[0].upper() + line[1:])
     with study.locked():
+        study.write_table()
         if best := study.best():
             text = best_toml(best, trainer)
             path = study.folder / BEST

@@ -187,7 +187,7 @@ class Study:
                 if state == "complete" and self._has_more(trial.stage):
                     self._widen(trial.stage)
             trial.release()
-            self._write_table()
+            self.write_table()
             self._remove_ended_folders()
 
     def reopen(self) -> None:
@@ -211,11 +211,22 @@ class Study:
 
     def finished(self, stage: str) -> list[Finished]:
         """The trials that have ended, by number."""
-        return [
-            self._describe(stage, trial)
-            for trial in self._studies[stage].get_trials(deepcopy=False)
-            if trial.state.is_finished()
-        ]
+        ended = [one for one in self._studies[stage].get_trials(deepcopy=False) if one.state.is_finished()]
+        space = self.space(stage) if ended else {}
+        return [self._describe(stage, trial, space) for trial in ended]
+
+    def write_table(self) -> None:
+        """trials.csv: one row a trial that has ended, on whatever machine; under the lock."""
+        names = list(self.space(COARSE))
+        with files.whole_file(self.folder / "trials.csv") as unfinished, unfinished.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["stage", "trial", *names, "score", "epochs", "seconds", "state", "why"])
+            for stage in STAGES:
+                for one in self.finished(stage):
+                    values = [cell(one.values.get(name)) for name in names]
+                    score = "" if one.score is None else one.score
+                    row = [stage, one.number, *values, score, one.epochs, one.seconds, one.state, one.why]
+                    writer.writerow(row)
 
     def news(self) -> Iterator[Finished]:
         """The trials of all processes that ended since the last call, or since this object was made."""
@@ -315,7 +326,7 @@ class Study:
             # Else it was killed while values were chosen.
             if self._state(trial) == "interrupted" and len(params) == len(self.space(stage)):
                 self._repeat(stage, params, self._attempt(trial) + 1)
-            self._write_table()
+            self.write_table()
             self._remove_ended_folders()
 
     def _repeat(self, stage: str, params: Mapping[str, Any], attempt: int) -> None:
@@ -391,32 +402,19 @@ class Study:
             return str(trial.user_attrs.get("state", "interrupted" if self._attempt(trial) < 2 else "failed"))
         return next(name for name, state in STATES.items() if state == trial.state)
 
-    def _describe(self, stage: str, trial: FrozenTrial) -> Finished:
+    def _describe(self, stage: str, trial: FrozenTrial, space: Space) -> Finished:
         state, killed = self._state(trial), trial.state == TrialState.FAIL and "state" not in trial.user_attrs
         why = (KILLED if state == "interrupted" else KILLED_TWICE) if killed else trial.user_attrs.get("why", "")
         return Finished(
             stage,
             trial.number,
             state,
-            decoded(trial.params, self.space(stage)),
+            decoded(trial.params, space),
             trial.value if trial.state == TrialState.COMPLETE else None,
             len(trial.intermediate_values),
             float(trial.user_attrs.get("seconds", 0.0)),
             why,
         )
-
-    def _write_table(self) -> None:
-        """trials.csv: one row a trial that has ended."""
-        names = list(self.space(COARSE))
-        with files.whole_file(self.folder / "trials.csv") as unfinished, unfinished.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["stage", "trial", *names, "score", "epochs", "seconds", "state", "why"])
-            for stage in STAGES:
-                for one in self.finished(stage) if "space" in self._studies[stage].user_attrs else ():
-                    values = [cell(one.values.get(name)) for name in names]
-                    score = "" if one.score is None else one.score
-                    row = [stage, one.number, *values, score, one.epochs, one.seconds, one.state, one.why]
-                    writer.writerow(row)
 
 
 def _both(before: Range | Values, now: Range | Values) -> Range | Values:

@@ -236,15 +236,15 @@ def _parse(text: str) -> sqlalchemy.URL:
     try:
         url = sqlalchemy.make_url(text)
         url.get_dialect()
-    except ArgumentError as error:
-        raise ValueError(
-            "`--storage` must be a URL such as sqlite:///search.db or postgresql://USER:PASSWORD@HOST/DATABASE. "
-            "Received one that cannot be read."  # nor shown: it may have a password
-        ) from error
     except NoSuchModuleError as error:
         raise ValueError(
             "`--storage` must be a URL that begins with sqlite, postgresql, mysql or another kind of database that "
             f"SQLAlchemy knows. Received: {url.drivername}."
+        ) from error
+    except ArgumentError as error:
+        raise ValueError(
+            "`--storage` must be a URL such as sqlite:///search.db or postgresql://USER:PASSWORD@HOST/DATABASE. "
+            "Received one that cannot be read."  # nor shown: it may have a password
         ) from error
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise ValueError("`--storage` needs a file, which other processes find: sqlite:///search.db.")
