@@ -56,7 +56,7 @@ def search(
         processes: That work at a time, each with its share of the threads.
         out: The search's folder, which must not exist; None takes searches/NAME, searches/NAME-2, ...
         resume: Go on with an interrupted search, or help one that is running.
-        storage: URL of a database by which several machines work on one search, which has the name of its folder there;
+        storage: URL of a database, by which several machines work on one search; it has the name of its folder there.
             None keeps the trials in the folder.
         parent: The process that started this one, which ends when that one does.
         memory: GiB that decoded pictures may take.
@@ -170,7 +170,8 @@ def work(study: Study, trainer: Trainer, clock: Clock, parent: int | None, conso
             score = trainer.score(trial, parent)
         except Pruned:
             study.finish(trial, "pruned")
-        except DATABASE_ERRORS:  # nothing can be written down now; the trial is repeated
+        except DATABASE_ERRORS:  # not the trial's fault; it is repeated once its signs of life have ended
+            trial.release()
             raise
         except BaseException as error:
             if not isinstance(error, Exception) or (isinstance(error, OSError) and error.errno in FULL):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from tensorflow.errors import InvalidArgumentError
 
 from apps import search as searching
@@ -131,6 +132,7 @@ def test_stopped_search_goes_on(run_here, colours, trained, tmp_path, monkeypatc
 def test_search_in_a_database_is_joined_without_its_folder(run_here, colours, trained, tmp_path, monkeypatch) -> None:
     storage = ("--storage", "sqlite:///search.db?timeout=61234")  # an option's value might be a password
     options = ("--trials", 4, "--fine", 1, "--epochs", 4, "--seed", 3, *TINY)
+    monkeypatch.setattr(sys, "argv", ["kerascnn", "search", "colours", f"--storage={storage[1]}"])
     begun = run_here("search", colours, *options, "--minutes", 0.000001, *storage)
     assert begun.returncode == 0, begun.stderr
     assert len(trained) == 1  # the first one always may
@@ -161,12 +163,12 @@ def test_search_in_a_database_is_known_by_name_data_and_folder(run_here, colours
     storage = ("--storage", "sqlite:///search.db")
     options = ("--trials", 2, "--fine", 0, "--epochs", 4, *TINY)
     assert run_here("search", colours, *options, *storage, "--minutes", 0.000001).returncode == 0
-    second = run_here("search", colours, *options, *storage, "--minutes", 0.000001)
+    second = run_here("search", colours, *options, *storage, "--minutes", 0.000001, "--sampler", "tpe")
     assert "searches/colours-2 --storage sqlite:///search.db" in second.stdout
     elsewhere = tmp_path / "elsewhere"
     other = elsewhere / "colours"
     other.mkdir(parents=True)
-    (other / "notes.txt").write_text("mine")
+    shutil.copy(tmp_path / "searches/colours-2/search.json", other)
     changed = tmp_path / "changed"
     shutil.copytree(colours, changed)
     table = (changed / "train.csv").read_text()
@@ -213,12 +215,17 @@ def test_storage_that_cannot_be_used_is_one_line_before_the_data_are_read(run_he
     assert {path.name for path in tmp_path.iterdir()} == {"text.db", "text.db.lock"}
 
 
-def test_database_that_breaks_down_ends_the_search_with_the_way_on(run_here, colours, trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("for_good", [True, False])
+def test_database_that_breaks_down_ends_the_search_with_the_way_on_and_no_trial_as_failed(
+    run_here, colours, trained, tmp_path, monkeypatch, for_good
+) -> None:
     pretend = trials.train
 
     def break_down(*arguments, **options):
-        if len(trained) == 1:
+        if len(trained) == 1 and for_good:
             (tmp_path / "search.db").write_text("no database " * 100)
+        elif len(trained) == 1:
+            raise StorageInternalError("for a moment")
         return pretend(*arguments, **options)
 
     monkeypatch.setattr(trials, "train", break_down)
@@ -228,6 +235,7 @@ def test_database_that_breaks_down_ends_the_search_with_the_way_on(run_here, col
     assert process.stderr.count("\n") == 1
     assert "The storage cannot be used any more: " in process.stderr
     assert "--resume --out searches/colours --storage sqlite:///search.db" in process.stderr
+    assert [row["state"] for row in rows(tmp_path / "searches/colours")] == ["complete"]
 
 
 def test_diverged_trials_count_and_none_at_all_is_an_error(run_here, colours, trained, tmp_path) -> None:
