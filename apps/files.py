@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -47,13 +49,14 @@ def require_writable(path: Path) -> None:
         raise OSError(error.errno, f"cannot be written to ({error.strerror})", str(path)) from error
 
 
-def new_folder(base: Path) -> Path:
-    """Make the folder `base`, or `base`-2, `base`-3, ... where the name is taken, and return it."""
+def new_folder(base: Path, is_free: Callable[[str], bool] = lambda name: True) -> Path:
+    """Make the folder `base`, or `base`-2, `base`-3, ... where the name is taken, here or elsewhere, and return it."""
     number, path = 1, base
     while True:
-        try:
+        with suppress(FileExistsError):
             path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            number += 1
-            path = base.with_name(f"{base.name}-{number}")
+            if is_free(path.name):
+                return path
+            path.rmdir()
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")

@@ -7,6 +7,8 @@ import typer
 
 from apps.recipes import RECIPES
 
+STORAGE = "KERASCNN_STORAGE"  # in the environment, where `--storage` is not given
+
 Data = Annotated[
     str,
     typer.Argument(

@@ -19,9 +19,11 @@ import keras
 import pipelines
 from apps import files, run_folder
 from apps.console import Console, duration
-from apps.search_folder import BEST, RECORD, Order, check_order, kept_order, read_record, write_record
+from apps.options import STORAGE
+from apps.search_folder import BEST, RECORD, Order, begin, check_order, find, kept_order
 from apps.search_report import conclude, print_search, resume_command, tell
-from apps.study import COARSE, FINE, Pruned, Study
+from apps.study import COARSE, FINE, STAGES, Pruned, Study
+from apps.study_database import DATABASE_ERRORS, Database, describe
 from apps.trials import Trainer, stop_without
 from pipelines.sources import dataset_name
 
@@ -38,6 +40,7 @@ def search(
     processes: int = 1,
     out: Path | None = None,
     resume: bool = False,
+    storage: str | None = None,
     parent: int | None = None,
     memory: float | None = None,
     strict: bool = False,
@@ -53,6 +56,8 @@ def search(
         processes: That work at a time, each with its share of the threads.
         out: The search's folder, which must not exist; None takes searches/NAME, searches/NAME-2, ...
         resume: Go on with an interrupted search, or help one that is running.
+        storage: URL of a database, by which several machines work on one search; it has the name of its folder there.
+            None keeps the trials in the folder.
         parent: The process that started this one, which ends when that one does.
         memory: GiB that decoded pictures may take.
         strict: Raise when any row or picture would be left out.
@@ -63,10 +68,10 @@ def search(
     console = console or Console()
     began, source = time.monotonic(), order.data
     check_order(order, minutes, processes)
+    database = None if storage is None else Database(storage)
     if resume:
-        out = run_folder.find_interrupted(dataset_name(source), out, "search", Path("searches"), RECORD)
-        record = read_record(out)
-        order = kept_order(record, order, given)
+        out, record = find(dataset_name(source), out, database)
+        order = replace(kept_order(record, order, given), data=source)  # which may lie elsewhere on this machine
     elif out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
     elif "over" not in given:  # what is settled to 0 has no range around it
@@ -77,10 +82,11 @@ def search(
     space = trainer.space()
     if resume and record["fingerprint"] != trainer.plan.fingerprint:
         raise ValueError(f"The pictures or labels of {source} have changed since {out} was begun. Search anew.")
-    out = out or files.new_folder(Path("searches") / competition.name)
-    if not resume:
+    if out is None or not resume:
+        out = begin(Path("searches") / competition.name, out, order, trainer.plan.fingerprint, database)
+    elif database:
         out.mkdir(parents=True, exist_ok=True)
-        write_record(out, order, trainer.plan.fingerprint)
+        files.write_json(out / RECORD, record)
     study = Study(
         out,
         space,
@@ -89,6 +95,7 @@ def search(
         fits=trainer.fits,
         first=trainer.first(space),
         sampler=order.sampler,
+        store=database.store(out.absolute().name) if database else None,
     )
     if resume and parent is None:
         study.reopen()
@@ -97,7 +104,7 @@ def search(
     if minutes is not None:
         options += ["--minutes", str(max(0.01, minutes - (time.monotonic() - began) / 60))]
     with ExitStack() as others:
-        helpers = [others.enter_context(Helper(source, out, options)) for _ in range(processes - 1)]
+        helpers = [others.enter_context(Helper(source, out, options, storage)) for _ in range(processes - 1)]
         with told_how_to_go_on(source, study, console):
             work(study, trainer, Clock(began, minutes, order.fine > 0), parent, console)
         for helper in helpers:
@@ -111,7 +118,7 @@ def search(
 @contextmanager
 def told_how_to_go_on(source: str, study: Study, console: Console) -> Iterator[None]:
     """Whatever stops the work is answered with what is kept and the command that goes on."""
-    again = f"Go on with: {resume_command(source, study.folder)}"
+    again = f"Go on with: {resume_command(source, study)}"
     try:
         yield
     except KeyboardInterrupt:
@@ -119,10 +126,12 @@ def told_how_to_go_on(source: str, study: Study, console: Console) -> Iterator[N
         raise
     except OSError as error:
         raise OSError(f"{run_folder.describe(error)} {_kept(study)} {again}") from error
+    except DATABASE_ERRORS as error:
+        raise OSError(f"The storage cannot be used any more: {describe(error)} {again}") from error
 
 
 def _kept(study: Study) -> str:
-    ended = sum(one.state != "interrupted" for stage in (COARSE, FINE) for one in study.finished(stage))
+    ended = sum(one.state != "interrupted" for stage in STAGES for one in study.finished(stage))
     best = study.folder / BEST
     return f"{ended} trials are kept{f', the best in {best}' if best.is_file() else ''}."
 
@@ -161,6 +170,9 @@ def work(study: Study, trainer: Trainer, clock: Clock, parent: int | None, conso
             score = trainer.score(trial, parent)
         except Pruned:
             study.finish(trial, "pruned")
+        except DATABASE_ERRORS:  # not the trial's fault; it is repeated once its signs of life have ended
+            trial.release()
+            raise
         except BaseException as error:
             if not isinstance(error, Exception) or (isinstance(error, OSError) and error.errno in FULL):
                 study.finish(trial, "interrupted", why="stopped")
@@ -186,7 +198,7 @@ def _in_a_line(error: Exception) -> str:
 class Helper:
     """Another process that takes part in a search; `with` ends it when the block ends in an error."""
 
-    def __init__(self, source: str, out: Path, options: Sequence[str]) -> None:
+    def __init__(self, source: str, out: Path, options: Sequence[str], storage: str | None) -> None:
         # -P: a folder apps/ where the user works is another one.
         command = [sys.executable, "-P", "-m", "apps.cli", "search", source]
         command += ["--resume", "--out", os.fspath(out), "--quiet"]
@@ -197,7 +209,8 @@ class Helper:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            # Of the command everybody sees the words, with passwords.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), STORAGE: storage or ""},
         )
 
     def __enter__(self) -> "Helper":

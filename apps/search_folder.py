@@ -12,6 +12,7 @@ from apps import files, run_folder
 from apps.ranges import parse_over
 from apps.resolve import refuse_published
 from apps.study import SAMPLERS
+from apps.study_database import Database
 from kerascnn.registry import lookup
 
 RECORD, RESULT, BEST = "search.json", "result.json", "best.toml"
@@ -65,15 +66,76 @@ def check_order(order: Order, minutes: float | None, processes: int) -> None:
         refuse_published([order.choices.get("transfer", "none"), *getattr(space.get("transfer"), "values", ())])
 
 
-def write_record(out: Path, order: Order, fingerprint: Mapping[str, str]) -> None:
-    """search.json: everything needed to go on with a search, and to repeat it."""
+def begin(
+    base: Path, out: Path | None, order: Order, fingerprint: Mapping[str, str], database: Database | None
+) -> Path:
+    """Make the folder of a new search, `out` or `base` or the next free name, with search.json: what it takes to go on.
+
+    A search in a database has the name of its folder there, and its record, too.
+
+    Raises:
+        ValueError: The database has a search of the name of `out`.
+    """
+    command = shlex.join(["kerascnn", *sys.argv[1:]])
     record = {
         **asdict(order),
         "fingerprint": fingerprint,
-        "command": shlex.join(["kerascnn", *sys.argv[1:]]),
+        "storage": database.shown if database else None,
+        "command": database.hide(command) if database else command,
         "versions": run_folder.package_versions(),
     }
+
+    def is_free(name: str) -> bool:
+        return database is None or database.begin(name, record)
+
+    if out is None:
+        out = files.new_folder(base, is_free)
+    elif not is_free(out.absolute().name):
+        raise ValueError(
+            f"The storage has a search {out.absolute().name}. Choose another `--out`, or help with it by `--resume`."
+        )
+    out.mkdir(parents=True, exist_ok=True)
     files.write_json(out / RECORD, record)
+    return out
+
+
+def find(name: str, out: Path | None, database: Database | None) -> tuple[Path, dict[str, Any]]:
+    """Which search to go on with, and its record: that of `out`, or the newest of the data.
+
+    Args:
+        name: Of the data.
+        out: The folder; the search of its name in a database, where it need not exist on this machine.
+        database: Has the search; None for one in a folder.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is finished, and its result is here; or the folder is another search's.
+    """
+    if database is None:
+        folder = run_folder.find_interrupted(name, out, "search", Path("searches"), RECORD)
+        record = read_record(folder)
+        if record.get("storage"):
+            raise ValueError(f"{folder} keeps its trials in {record['storage']}: give that by `--storage`.")
+        return folder, record
+    return _find_in(database, name, out)
+
+
+def _find_in(database: Database, name: str, out: Path | None) -> tuple[Path, dict[str, Any]]:
+    if out is None:
+        folders = (Path("searches") / one for one in database.named(name))
+        folder = next((one for one in folders if not (one / RESULT).is_file()), None)
+    else:
+        folder = out
+    record = database.record(folder.absolute().name) if folder else None
+    if folder is None or record is None:
+        which = f"search {out.absolute().name}" if out else f"interrupted search of {name}"
+        raise FileNotFoundError(f"There is no {which} in {database.shown}. Start without `--resume`.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not (folder / RECORD).is_file() or read_record(folder) != record:
+            raise ValueError(f"{folder} is not of the search in {database.shown}. Choose a new folder by `--out`.")
+        if (folder / RESULT).is_file():
+            raise ValueError(f"{folder} is finished; there is nothing to go on with.")
+    return folder, record
 
 
 def read_record(out: Path) -> dict[str, Any]:

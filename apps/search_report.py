@@ -29,11 +29,11 @@ def print_search(study: Study, trainer: Trainer, console: Console) -> None:
         console.say(f"          {name}: {found}")
     if done := sum(len(study.finished(stage)) for stage in (COARSE, FINE)):
         console.say(f"          {done} trials have ended already")
-    console.say(f"folder    {study.folder}")
+    console.say(f"folder    {' '.join([os.fspath(study.folder), *study.store.options])}")
 
 
 def tell(study: Study, trainer: Trainer, console: Console) -> None:
-    """Say how the trials of all processes ended, and write the best recipe where it is a new one."""
+    """Say how the trials of all processes ended, write their table, and the best recipe where it is a new one."""
     for one in study.news():
         ending = {
             "complete": f"score {one.score:.4f}" if one.score is not None else "",
@@ -48,6 +48,7 @@ def tell(study: Study, trainer: Trainer, console: Console) -> None:
     for line in study.new_widenings():
         console.warn(line[0].upper() + line[1:])
     with study.locked():
+        study.write_table()
         if best := study.best():
             text = best_toml(best, trainer)
             path = study.folder / BEST
@@ -101,7 +102,7 @@ def conclude(study: Study, trainer: Trainer, console: Console) -> None:
     if left:
         console.warn(
             f"{' and '.join(f'{count} {stage}' for stage, count in left.items())} trials of those asked for are left: "
-            f"the time is over. Go on with: {resume_command(trainer.order.data, study.folder)}"
+            f"the time is over. Go on with: {resume_command(trainer.order.data, study)}"
         )
         return
     files.write_json(
@@ -121,9 +122,10 @@ def conclude(study: Study, trainer: Trainer, console: Console) -> None:
     )
 
 
-def resume_command(source: str, out: Path) -> str:
-    """The command that goes on with a search."""
-    return shlex.join(["kerascnn", "search", source, "--resume", "--out", os.fspath(out)])
+def resume_command(source: str, study: Study) -> str:
+    """The command that goes on with a search; of a password, three stars."""
+    out = os.fspath(study.folder)
+    return shlex.join(["kerascnn", "search", source, "--resume", "--out", out, *study.store.options])
 
 
 def compete_command(order: Order, out: Path) -> str:

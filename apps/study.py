@@ -1,35 +1,36 @@
-"""A search over several processes: a folder with Optuna's study, which survives the death of any of them."""
+"""A search over several processes: its trials, which survive the death of any of them."""
 
 import csv
-import fcntl
-import json
 import math
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from apps import files
 from apps.ranges import Range, Space, Values, border, narrowed, space_from_json, space_to_json, widened
+from apps.study_store import JournalStore, Store
+from apps.study_values import cell, decoded, distributions, encoded
 
-COARSE, FINE = "coarse", "fine"
+STAGES = COARSE, FINE = "coarse", "fine"
 SAMPLERS = ("random", "tpe")
 COMPLETE_BEFORE_PRUNING = 4  # trials to whose median others are compared
 COMPLETE_BEFORE_WIDENING = 4  # the best of fewer lies anywhere
-KILLED_TWICE = "its process was killed twice"
+KILLED, KILLED_TWICE = "its process was killed", "its process was killed twice"
 SECONDS_BETWEEN_LOOKS = 0.5  # while others finish their trials
+
+
+STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}  # all others have failed
 
 
 class Pruned(Exception):
@@ -44,7 +45,8 @@ class Trial:
         stage: "coarse" or "fine".
         number: Of the trial in its stage, from 0.
         values: By field of the recipe.
-        folder: Its own, removed after it; a lock in it tells that the trial's process lives.
+        folder: Its own, removed after it.
+        release: Ends the signs of life by which others know that the trial has a process.
         epochs: Counted up by `report`.
     """
 
@@ -53,14 +55,26 @@ class Trial:
     values: dict[str, Any]
     folder: Path
     asked: optuna.Trial
-    lock: BinaryIO
+    release: Callable[[], object]
     began: float = field(default_factory=time.monotonic)
     epochs: int = 0
 
     def report(self, score: float) -> None:
-        """The score after one more epoch."""
-        self.asked.report(score, self.epochs)
+        """The score after one more epoch.
+
+        Raises:
+            Pruned: Others took this process for dead, and repeat the trial.
+        """
+        try:
+            self.asked.report(score, self.epochs)
+            self.asked.set_user_attr("seconds", self.seconds())
+        except UpdateFinishedTrialError as error:
+            raise Pruned from error
         self.epochs += 1
+
+    def seconds(self) -> float:
+        """How long it has been going on."""
+        return round(time.monotonic() - self.began, 2)
 
     def is_hopeless(self) -> bool:
         """Whether its best score so far is below the median of what others had after as many epochs."""
@@ -88,16 +102,17 @@ class Study:
     tries others from narrower ranges around them. Where the best value lies at the border of its range, the range
     becomes wider. A trial whose process died, or was interrupted, is repeated, once.
 
-    Every change is made under a lock of the operating system, which frees it when the process ends.
+    Every change is made under the store's lock.
 
     Args:
-        folder: Exists; for the study, its locks and the trials' folders.
+        folder: Exists; for trials.csv and the trials' folders.
         space: What to search, for the process that begins.
         trials: How many of each stage.
         seed: Every trial's values follow from it and from the trial's number.
         fits: Whether a field can have a value: ranges widen no further.
         first: Values of the first trial; None for random ones.
         sampler: "random" or "tpe".
+        store: Keeps the trials; None for a journal in the folder.
     """
 
     def __init__(
@@ -110,21 +125,24 @@ class Study:
         fits: Callable[[str, Any], bool] = lambda name, value: True,
         first: Mapping[str, Any] | None = None,
         sampler: str = "random",
+        store: Store | None = None,
     ) -> None:
         self.folder, self.trials, self.seed, self.fits, self.sampler = folder, dict(trials), seed, fits, sampler
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        journal = folder / "study.journal"
-        lock: Any = _JournalLock(journal)  # has what Optuna's own locks have
-        self._storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
+        self.store = JournalStore(folder) if store is None else store
         with self.locked():
-            self._studies = {stage: self._open(stage) for stage in (COARSE, FINE)}
+            self._studies = {stage: self._open(stage) for stage in STAGES}
             coarse = self._studies[COARSE]
             if "space" not in coarse.user_attrs:
                 if first is not None and all(first[name] in one for name, one in space.items()):
-                    coarse.enqueue_trial(_encoded(first, space))
+                    coarse.enqueue_trial(encoded(first, space))
                 coarse.set_user_attr("space", space_to_json(space))
-        self._told = {stage: self._ended(stage) for stage in (COARSE, FINE)}
-        self._widenings_told = {stage: len(self._widenings(stage)) for stage in (COARSE, FINE)}
+        self._told = {stage: self._ended(stage) for stage in STAGES}
+        self._widenings_told = {stage: len(self._widenings(stage)) for stage in STAGES}
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep all other processes from changing anything."""
+        return self.store.locked()
 
     def space(self, stage: str) -> Space:
         """What the stage searches, as wide as it is now; the fine stage's begins as the coarse one ends."""
@@ -137,7 +155,7 @@ class Study:
         """
         while True:
             with self.locked():
-                for stage in (COARSE, FINE):
+                for stage in STAGES:
                     self._free_abandoned(stage)
                     if stage == FINE and not self._begin_fine(may_begin):
                         return None
@@ -152,22 +170,25 @@ class Study:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def finish(self, trial: Trial, state: str, score: float | None = None, why: str = "") -> None:
-        """Write down how a trial ended (`Finished.state`), widen the ranges where the best now lies at a border."""
+        """Write down how a trial ended (`Finished.state`), widen the ranges where the best now lies at a border.
+
+        Nothing is written of one that others repeat, since they took its process for dead.
+        """
         with self.locked():
             study = self._studies[trial.stage]
-            self._note(trial.number, trial.stage, trial.epochs, time.monotonic() - trial.began, state, why)
-            if state == "complete":
-                study.tell(trial.asked, score)
-            else:
-                study.tell(trial.asked, state=TrialState.PRUNED if state == "pruned" else TrialState.FAIL)
-            if state == "interrupted":
-                frozen = study.get_trials(deepcopy=False)[trial.number]
-                self._repeat(trial.stage, trial.asked.params, self._attempt(frozen))
-            if state == "complete" and self._has_more(trial.stage):
-                self._widen(trial.stage)
-            self._write_table()
-            shutil.rmtree(trial.folder, ignore_errors=True)
-            trial.lock.close()
+            if trial.number in {one.number for one in self._in(trial.stage, TrialState.RUNNING)}:
+                trial.asked.set_user_attr("seconds", trial.seconds())
+                if state in ("failed", "interrupted"):
+                    trial.asked.set_user_attr("why", why)
+                    trial.asked.set_user_attr("state", state)
+                study.tell(trial.asked, score if state == "complete" else None, STATES.get(state, TrialState.FAIL))
+                if state == "interrupted":
+                    self._repeat(trial.stage, trial.asked.params, self._attempt(trial.asked))
+                if state == "complete" and self._has_more(trial.stage):
+                    self._widen(trial.stage)
+            trial.release()
+            self.write_table()
+            self._remove_ended_folders()
 
     def reopen(self) -> None:
         """Let the stages go on that ended since trials might not begin any more (`take`)."""
@@ -190,15 +211,26 @@ class Study:
 
     def finished(self, stage: str) -> list[Finished]:
         """The trials that have ended, by number."""
-        return [
-            self._describe(stage, trial)
-            for trial in self._studies[stage].get_trials(deepcopy=False)
-            if trial.state.is_finished()
-        ]
+        ended = [one for one in self._studies[stage].get_trials(deepcopy=False) if one.state.is_finished()]
+        space = self.space(stage) if ended else {}
+        return [self._describe(stage, trial, space) for trial in ended]
+
+    def write_table(self) -> None:
+        """trials.csv: one row a trial that has ended, on whatever machine; under the lock."""
+        names = list(self.space(COARSE))
+        with files.whole_file(self.folder / "trials.csv") as unfinished, unfinished.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["stage", "trial", *names, "score", "epochs", "seconds", "state", "why"])
+            for stage in STAGES:
+                for one in self.finished(stage):
+                    values = [cell(one.values.get(name)) for name in names]
+                    score = "" if one.score is None else one.score
+                    row = [stage, one.number, *values, score, one.epochs, one.seconds, one.state, one.why]
+                    writer.writerow(row)
 
     def news(self) -> Iterator[Finished]:
         """The trials of all processes that ended since the last call, or since this object was made."""
-        for stage in (COARSE, FINE):
+        for stage in STAGES:
             for trial in self.finished(stage):
                 if trial.number not in self._told[stage]:
                     self._told[stage].add(trial.number)
@@ -206,7 +238,7 @@ class Study:
 
     def new_widenings(self) -> Iterator[str]:
         """In words, the ranges that became wider since the last call."""
-        for stage in (COARSE, FINE):
+        for stage in STAGES:
             lines = self._widenings(stage)
             yield from lines[self._widenings_told[stage] :]
             self._widenings_told[stage] = len(lines)
@@ -231,11 +263,9 @@ class Study:
             return {}
         # All with the same ranges, the widest: Optuna leaves out what changed its range on the way.
         same = optuna.create_study(direction="maximize")
-        distributions = _distributions(space)
+        wide = distributions(space)
         for trial in complete:
-            same.add_trial(
-                optuna.trial.create_trial(params=trial.params, distributions=distributions, value=trial.value)
-            )
+            same.add_trial(optuna.trial.create_trial(params=trial.params, distributions=wide, value=trial.value))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the evaluator is called experimental
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(evaluate_on_local=False)
@@ -243,19 +273,12 @@ class Study:
 
     def _open(self, stage: str) -> optuna.Study:
         return optuna.create_study(
-            storage=self._storage,
-            study_name=stage,
+            storage=self.store.storage,
+            study_name=self.store.study_name(stage),
             direction="maximize",
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=COMPLETE_BEFORE_PRUNING),
         )
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep all other processes from changing anything."""
-        with (self.folder / "lock").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
     def _in(self, stage: str, *states: TrialState) -> list[FrozenTrial]:
         return self._studies[stage].get_trials(deepcopy=False, states=states)
@@ -278,45 +301,39 @@ class Study:
         study.sampler = (
             optuna.samplers.RandomSampler(seed) if self.sampler == "random" else optuna.samplers.TPESampler(seed=seed)
         )
-        asked = study.ask(_distributions(space))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with")  # the store beats
+            asked = study.ask(distributions(space))
         folder = self._folder(stage, asked.number)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("wb")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return Trial(stage, asked.number, _decoded(asked.params, space), folder, asked, lock)
+        release = self.store.hold(study, asked, folder)
+        return Trial(stage, asked.number, decoded(asked.params, space), folder, asked, release)
 
     def _folder(self, stage: str, number: int) -> Path:
         return self.folder / "trials" / f"{stage}-{number}"
 
+    def _remove_ended_folders(self) -> None:
+        running = {self._folder(stage, one.number) for stage in STAGES for one in self._in(stage, TrialState.RUNNING)}
+        for folder in set((self.folder / "trials").glob("*")) - running:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _free_abandoned(self, stage: str) -> None:
         """End the trials whose process is gone, so that they are repeated, once."""
-        for trial in self._in(stage, TrialState.RUNNING):
-            folder = self._folder(stage, trial.number)
-            if _is_held(folder / "lock"):
-                continue
-            again = self._attempt(trial) < 2
-            state, why = ("interrupted", "its process was killed") if again else ("failed", KILLED_TWICE)
-            began = trial.datetime_start.timestamp() if trial.datetime_start else time.time()
-            seconds = max((path.stat().st_mtime for path in folder.rglob("*")), default=began) - began
-            self._note(trial.number, stage, len(trial.intermediate_values), max(seconds, 0.0), state, why)
-            self._studies[stage].tell(trial.number, state=TrialState.FAIL)
+        study = self._studies[stage]
+        for number in self.store.end_abandoned(study, partial(self._folder, stage)):
+            trial = study.get_trials(deepcopy=False)[number]
             params = trial.system_attrs.get("fixed_params", trial.params)
-            if again and len(params) == len(self.space(stage)):  # else it was killed while values were chosen
+            # Else it was killed while values were chosen.
+            if self._state(trial) == "interrupted" and len(params) == len(self.space(stage)):
                 self._repeat(stage, params, self._attempt(trial) + 1)
-            shutil.rmtree(folder, ignore_errors=True)
-            self._write_table()
+            self.write_table()
+            self._remove_ended_folders()
 
     def _repeat(self, stage: str, params: Mapping[str, Any], attempt: int) -> None:
         self._studies[stage].enqueue_trial(dict(params), user_attrs={"attempt": attempt})
 
-    def _attempt(self, trial: FrozenTrial) -> int:
+    def _attempt(self, trial: FrozenTrial | optuna.Trial) -> int:
         return int(trial.user_attrs.get("attempt", 1))
-
-    def _note(self, number: int, stage: str, epochs: int, seconds: float, state: str, why: str) -> None:
-        trial_id = self._studies[stage].get_trials(deepcopy=False)[number]._trial_id
-        notes = {"epochs": epochs, "seconds": round(seconds, 2), "state": state, "why": why}
-        for key, value in notes.items():
-            self._storage.set_trial_user_attr(trial_id, key, value)
 
     def _begin_fine(self, may_begin: Callable[[str], bool]) -> bool:
         """Whether there is a fine stage; its ranges are worked out when the coarse stage has ended.
@@ -343,7 +360,7 @@ class Study:
         known = [trial.system_attrs.get("fixed_params") for trial in fine.get_trials(deepcopy=False)]
         for trial in best:
             if all(trial.values[name] in one for name, one in space.items()):
-                params = _encoded(trial.values, space)
+                params = encoded(trial.values, space)
                 if params not in known:  # of the stage as it was, or of a process that was killed right here
                     fine.enqueue_trial(params)
         fine.set_user_attr("space", space_to_json(space))
@@ -379,69 +396,25 @@ class Study:
         return {trial.number for trial in self.finished(stage)}
 
     def _state(self, trial: FrozenTrial) -> str:
-        names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-        if trial.state == TrialState.FAIL:
-            return str(trial.user_attrs.get("state", "failed"))
-        return names.get(trial.state, "running")
+        if not trial.state.is_finished():
+            return "running"
+        if trial.state == TrialState.FAIL:  # without a word about it where its process was killed
+            return str(trial.user_attrs.get("state", "interrupted" if self._attempt(trial) < 2 else "failed"))
+        return next(name for name, state in STATES.items() if state == trial.state)
 
-    def _describe(self, stage: str, trial: FrozenTrial) -> Finished:
+    def _describe(self, stage: str, trial: FrozenTrial, space: Space) -> Finished:
+        state, killed = self._state(trial), trial.state == TrialState.FAIL and "state" not in trial.user_attrs
+        why = (KILLED if state == "interrupted" else KILLED_TWICE) if killed else trial.user_attrs.get("why", "")
         return Finished(
             stage,
             trial.number,
-            self._state(trial),
-            _decoded(trial.params, self.space(stage)),
+            state,
+            decoded(trial.params, space),
             trial.value if trial.state == TrialState.COMPLETE else None,
-            int(trial.user_attrs.get("epochs", 0)),
+            len(trial.intermediate_values),
             float(trial.user_attrs.get("seconds", 0.0)),
-            str(trial.user_attrs.get("why", "")),
+            why,
         )
-
-    def _write_table(self) -> None:
-        """trials.csv: one row a trial that has ended."""
-        names = list(self.space(COARSE))
-        with files.whole_file(self.folder / "trials.csv") as unfinished, unfinished.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["stage", "trial", *names, "score", "epochs", "seconds", "state", "why"])
-            for stage in (COARSE, FINE):
-                for one in self.finished(stage) if "space" in self._studies[stage].user_attrs else ():
-                    values = [_cell(one.values.get(name)) for name in names]
-                    score = "" if one.score is None else one.score
-                    row = [stage, one.number, *values, score, one.epochs, one.seconds, one.state, one.why]
-                    writer.writerow(row)
-
-
-class _JournalLock:
-    """The lock of Optuna's journal, freed with its process; half of a line that a killed one left is cut off."""
-
-    def __init__(self, journal: Path) -> None:
-        self._journal = journal
-
-    def acquire(self) -> bool:
-        """Wait for the lock."""
-        self._file = self._journal.with_suffix(".lock").open("ab")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        with self._journal.open("rb+") as journal:
-            journal.seek(max(0, self._journal.stat().st_size - 1))
-            if journal.read(1) not in (b"", b"\n"):
-                journal.seek(0)
-                journal.truncate(journal.read().rfind(b"\n") + 1)
-        return True
-
-    def release(self) -> None:
-        """Let others have it."""
-        self._file.close()
-
-
-def _is_held(lock: Path) -> bool:
-    """Whether a living process holds a lock."""
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _both(before: Range | Values, now: Range | Values) -> Range | Values:
@@ -449,40 +422,3 @@ def _both(before: Range | Values, now: Range | Values) -> Range | Values:
     if not isinstance(before, Range) or not isinstance(now, Range):
         return before
     return Range(min(before.low, now.low), max(before.high, now.high), before.log, before.whole)
-
-
-def _distributions(space: Space) -> dict[str, BaseDistribution]:
-    found: dict[str, BaseDistribution] = {}
-    for name, one in space.items():
-        if not isinstance(one, Range):
-            found[name] = CategoricalDistribution([_text(value) for value in one.values])
-        elif one.whole:
-            found[name] = IntDistribution(int(one.low), int(one.high), log=one.log)
-        else:
-            found[name] = FloatDistribution(one.low, one.high, log=one.log)
-    return found
-
-
-def _encoded(values: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """As Optuna keeps them: what is no number of a range is JSON."""
-    return {name: values[name] if isinstance(one, Range) else _text(values[name]) for name, one in space.items()}
-
-
-def _decoded(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    values = {}
-    for name, one in space.items():
-        if name in params:
-            values[name] = params[name] if isinstance(one, Range) else _tuple(json.loads(params[name]))
-    return values
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(map(_tuple, value)) if isinstance(value, list) else value
-
-
-def _cell(value: Any) -> Any:
-    return _text(value) if isinstance(value, tuple | dict) else value

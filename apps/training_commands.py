@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from apps.options import (
+    STORAGE,
     Data,
     Debug,
     FromScratch,
@@ -312,6 +313,16 @@ def search(
         bool,
         typer.Option("--resume", help="Go on with the search of --out, or the newest of this data; several may."),
     ] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar=STORAGE,
+            help="A database by which several machines work on one search: postgresql://USER:PASSWORD@HOST/NAME, "
+            "mysql://..., or sqlite:///FILE on one machine.",
+            show_default="a file in the folder",
+        ),
+    ] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="The process that this one helps.")] = None,
     memory: Memory = None,
     strict: Strict = False,
@@ -345,6 +356,7 @@ def search(
         processes=processes,
         out=out,
         resume=resume,
+        storage=storage or None,
         parent=parent,
         memory=memory,
         strict=strict,

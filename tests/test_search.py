@@ -5,10 +5,13 @@ import errno
 import json
 import math
 import re
+import shutil
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from tensorflow.errors import InvalidArgumentError
 
 from apps import search as searching
@@ -124,6 +127,115 @@ def test_stopped_search_goes_on(run_here, colours, trained, tmp_path, monkeypatc
     assert [row["state"] for row in found] == states
     assert found[2]["lr"] in {found[3]["lr"], found[4]["lr"]}
     assert {recipe.seed for recipe in trained} == {3}
+
+
+def test_search_in_a_database_is_joined_without_its_folder(run_here, colours, trained, tmp_path, monkeypatch) -> None:
+    storage = ("--storage", "sqlite:///search.db?timeout=61234")  # an option's value might be a password
+    options = ("--trials", 4, "--fine", 1, "--epochs", 4, "--seed", 3, *TINY)
+    monkeypatch.setattr(sys, "argv", ["kerascnn", "search", "colours", f"--storage={storage[1]}"])
+    begun = run_here("search", colours, *options, "--minutes", 0.000001, *storage)
+    assert begun.returncode == 0, begun.stderr
+    assert len(trained) == 1  # the first one always may
+    said = "--resume --out searches/colours --storage 'sqlite:///search.db?timeout=***'"
+    assert f"Go on with: kerascnn search {colours} {said}" in begun.stderr
+    here, there = tmp_path / "searches/colours", tmp_path / "there/colours"
+    assert not (here / "study.journal").exists()
+
+    # Another machine has the data elsewhere, the storage, and no folder.
+    moved = tmp_path / "copy"
+    shutil.copytree(colours, moved)
+    joined = run_here("search", moved, "--resume", "--out", there, *storage)
+    assert joined.returncode == 0, joined.stderr
+    assert [row["stage"] for row in rows(there)] == [COARSE] * 4 + [FINE]
+    assert len(trained) == 5
+    assert (there / "search.json").read_bytes() == (here / "search.json").read_bytes()
+    assert json.loads((there / "result.json").read_text())["command"].startswith(f"kerascnn compete {moved} ")
+    # The first takes part again, finds nothing left to do, and has the result as well.
+    again = run_here("search", colours, "--resume", *storage)
+    assert again.returncode == 0, again.stderr
+    assert len(trained) == 5
+    assert rows(here) == rows(there)
+    texts = [path.read_text() for path in (*here.iterdir(), *there.iterdir()) if path.is_file()]
+    assert not any("61234" in text for text in [*texts, *(one.stdout + one.stderr for one in (begun, joined, again))])
+
+
+def test_search_in_a_database_is_known_by_name_data_and_folder(run_here, colours, trained, tmp_path) -> None:
+    storage = ("--storage", "sqlite:///search.db")
+    options = ("--trials", 2, "--fine", 0, "--epochs", 4, *TINY)
+    assert run_here("search", colours, *options, *storage, "--minutes", 0.000001).returncode == 0
+    second = run_here("search", colours, *options, *storage, "--minutes", 0.000001, "--sampler", "tpe")
+    assert "searches/colours-2 --storage sqlite:///search.db" in second.stdout
+    elsewhere = tmp_path / "elsewhere"
+    other = elsewhere / "colours"
+    other.mkdir(parents=True)
+    shutil.copy(tmp_path / "searches/colours-2/search.json", other)
+    changed = tmp_path / "changed"
+    shutil.copytree(colours, changed)
+    table = (changed / "train.csv").read_text()
+    (changed / "train.csv").write_text(table.replace("000,red", "000,blue"))
+    for arguments, message in (
+        ([colours, *options, "--out", elsewhere / "colours-2"], "The storage has a search colours-2. Choose another"),
+        ([colours, "--resume", "--out", "shapes"], "There is no search shapes in sqlite:///search.db."),
+        (["digits", "--resume"], "There is no interrupted search of digits in sqlite:///search.db."),
+        ([colours, "--resume", "--out", other], f"{other} is not of the search in sqlite:///search.db."),
+        ([colours, "--resume", "--trials", 3], "trials is 2, asked for 3"),
+        ([changed, "--resume", "--out", elsewhere / "colours-2"], "The pictures or labels of"),
+    ):
+        process = run_here("search", *arguments, *storage)
+        assert process.returncode == 2
+        assert message in process.stderr
+        assert process.stderr.count("\n") == 1
+    without = run_here("search", colours, "--resume", "--out", "searches/colours")
+    assert "keeps its trials in sqlite:///search.db: give that by `--storage`." in without.stderr
+    assert not (elsewhere / "colours-2").exists()
+    assert len(trained) == 2
+
+
+def test_storage_that_cannot_be_used_is_one_line_before_the_data_are_read(run_here, tmp_path, monkeypatch) -> None:
+    (tmp_path / "text.db").write_text("no database " * 100)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for url, message in (
+        ("search.db", "`--storage` must be a URL such as sqlite:///search.db"),
+        ("postgresql:/me:secret@host", "`--storage` must be a URL such as sqlite:///search.db"),
+        ("redis://me:secret@host/0", "another kind of database that SQLAlchemy knows. Received: redis."),
+        ("sqlite://", "`--storage` needs a file, which other processes find"),
+        ("sqlite:///no/search.db", f"There is no folder {tmp_path}/no to write search.db to."),
+        ("sqlite:///text.db", "`--storage sqlite:///text.db` cannot be used: file is not a database"),
+        (
+            "postgresql+psycopg://me:secret@host/db?sslpassword=secret",
+            "`--storage postgresql+psycopg://me:***@host/db?sslpassword=***` needs a driver: "
+            "pip install 'psycopg[binary]'",
+        ),
+    ):
+        process = run_here("search", tmp_path / "no-such-data", "--storage", url)
+        assert process.returncode == 2
+        assert message in process.stderr
+        assert process.stderr.count("\n") == 1
+        assert "secret" not in process.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"text.db", "text.db.lock"}
+
+
+@pytest.mark.parametrize("for_good", [True, False])
+def test_database_that_breaks_down_ends_the_search_with_the_way_on_and_no_trial_as_failed(
+    run_here, colours, trained, tmp_path, monkeypatch, for_good
+) -> None:
+    pretend = trials.train
+
+    def break_down(*arguments, **options):
+        if len(trained) == 1 and for_good:
+            (tmp_path / "search.db").write_text("no database " * 100)
+        elif len(trained) == 1:
+            raise StorageInternalError("for a moment")
+        return pretend(*arguments, **options)
+
+    monkeypatch.setattr(trials, "train", break_down)
+    options = ("--trials", 3, "--fine", 0, "--epochs", 4, "--storage", "sqlite:///search.db")
+    process = run_here("search", colours, *options, *TINY)
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert "The storage cannot be used any more: " in process.stderr
+    assert "--resume --out searches/colours --storage sqlite:///search.db" in process.stderr
+    assert [row["state"] for row in rows(tmp_path / "searches/colours")] == ["complete"]
 
 
 def test_diverged_trials_count_and_none_at_all_is_an_error(run_here, colours, trained, tmp_path) -> None:
@@ -315,7 +427,8 @@ def test_pictures_of_several_sizes_are_decoded_at_each(run_here, colours, monkey
     assert all(asked == tuple(decoded) for asked, decoded in sizes)
 
 
-def test_other_process_trains_for_real(run_here, colours, trained, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("storage", [(), ("--storage", "sqlite:///search.db")], ids=["folder", "database"])
+def test_other_process_trains_for_real(run_here, colours, trained, tmp_path, monkeypatch, storage) -> None:
     """This one pretends, and ends its first trial when the other process has begun the second."""
     pretend = trials.train
     (tmp_path / "apps").mkdir()  # of the user, and none of ours
@@ -333,7 +446,7 @@ def test_other_process_trains_for_real(run_here, colours, trained, tmp_path, mon
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     options = ("--trials", 2, "--fine", 0, "--epochs", 1, "--coarse", 1, "--set", "model=lenet5", "--processes", 2)
-    process = run_here("search", colours, *options, *TINY)
+    process = run_here("search", colours, *options, *storage, *TINY)
     assert process.returncode == 0, process.stderr
     assert "ended early" not in process.stderr
     assert len(trained) == 1
