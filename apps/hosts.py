@@ -74,8 +74,8 @@ def parse_hosts(hosts: str | None, host: int | None, coordinator: str | None) ->
         return None
     if host is None or coordinator is None:
         raise ValueError(
-            f"`--hosts {count}` needs `--host`, the number of this process from 0, and `--coordinator HOST:PORT`, where "
-            "the first one listens; `--hosts auto` takes them from SLURM, Open MPI or Kubernetes."
+            f"`--hosts {count}` needs `--host`, the number of this process from 0, and `--coordinator HOST:PORT`, "
+            "where the first one listens; `--hosts auto` takes them from SLURM, Open MPI or Kubernetes."
         )
     if not 0 <= host < count:
         raise ValueError(f"`--host` must lie between 0 and {count - 1}. Received: {host}.")
