@@ -5,14 +5,14 @@ INSTALLED := .venv/installed
 EXTRAS := .venv/extras-installed
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet -c constraints.txt
 # What must hold on JAX too: everything about the packages `callbacks` and `kerascnn`.
-ON_JAX := callbacks kerascnn $(addprefix tests/test_,$(addsuffix .py,alarms architectures arithmetic batch_size borrow callbacks checkpoint combinators \
+ON_JAX := callbacks kerascnn $(addprefix tests/test_,$(addsuffix .py,alarms architectures arithmetic batch_norm batch_size borrow callbacks checkpoint combinators \
 	curves deadline decoders diagnosis divergence families fold freeze fully_convolutional gradient_noise groups imports interrupt json_log \
 	lr_finder monitor multi_task network_contract optimizers pages plateau rate_callbacks schedules snapshot_ensemble \
 	hardest steps throughput training weight_average whitening))
 
 # What is skipped without the extras: other runtimes, other projects' clients, a browser, Ray.
 WITH_EXTRAS := $(addprefix tests/test_,$(addsuffix .py,export_command export_formats tensorboard_log warmup_requests \
-	pages_browser serve_browser serve_clients serve_growing serve_grpc serve_loading serve_ray serve_rest_v1 \
+	hosts pages_browser serve_browser serve_clients serve_growing serve_grpc serve_loading serve_ray serve_rest_v1 \
 	serve_runners))
 
 .PHONY: help demo test test-extras test-slow bench setup lint

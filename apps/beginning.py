@@ -46,11 +46,20 @@ class Wish:
 
 @dataclass(frozen=True)
 class Begun:
-    """A run that can be trained: its complete order, its plan and folder, and when it must end, if ever."""
+    """A run that can be trained.
+
+    Attributes:
+        order: Complete.
+        plan: Of this host.
+        run: Its folder, which other hosts than the first need not see unless they resume.
+        resume: Whether it goes on.
+        end: When it must end, on the monotonic clock; None where that is open.
+    """
 
     order: run_folder.Order
     plan: Plan
     run: Path
+    resume: bool
     end: float | None = None
 
 
@@ -63,7 +72,7 @@ def begin(wish: Wish, devices: Devices, console: Console) -> Begun | None:
         ValueError, FileNotFoundError: The data or the choices do not fit, here or on the first host.
     """
     if not devices.hosts.is_first:
-        return _join_in(wish, devices.hosts)
+        return _join_in(devices.hosts)
     try:
         begun = _begin(wish, devices, console)
     except (ValueError, OSError) as error:
@@ -72,12 +81,12 @@ def begin(wish: Wish, devices: Devices, console: Console) -> Begun | None:
     told: dict[str, Any] = {"run": None}
     if begun is not None:
         told = {"run": str(begun.run), "recipe": asdict(begun.plan.recipe), "fingerprint": begun.plan.fingerprint}
-        told |= {"order": asdict(begun.order)}
+        told |= {"order": asdict(begun.order), "resume": begun.resume}
     devices.hosts.from_first(told)
     return begun
 
 
-def _join_in(wish: Wish, hosts: Hosts) -> Begun | None:
+def _join_in(hosts: Hosts) -> Begun | None:
     """What the first host has begun, on another one."""
     told = hosts.from_first()
     if "error" in told:
@@ -92,7 +101,7 @@ def _join_in(wish: Wish, hosts: Hosts) -> Begun | None:
             f"Host {hosts.number} finds other data in {order.data} than the first one: {', '.join(differing)}. "
             "Give all hosts the same."
         )
-    return Begun(order, replace(plan, recipe=Recipe(**order.choices)), Path(told["run"]))
+    return Begun(order, replace(plan, recipe=Recipe(**order.choices)), Path(told["run"]), told["resume"])
 
 
 def _begin(wish: Wish, devices: Devices, console: Console) -> Begun | None:
@@ -135,7 +144,7 @@ def _begin(wish: Wish, devices: Devices, console: Console) -> Begun | None:
     console.say(f"run       {run}")
     if order.tensorboard:
         console.say(f"watch     {shlex.join(['tensorboard', '--logdir', os.fspath(run / TENSORBOARD)])}")
-    return Begun(order, plan, run, end - plan.rest if timed else None)
+    return Begun(order, plan, run, wish.resume, end - plan.rest if timed else None)
 
 
 def for_devices(plan: Plan, wish: Wish, devices: Devices) -> Plan:

@@ -71,16 +71,20 @@ def compete(
     Raises:
         ValueError, FileNotFoundError: The data or the choices do not fit, before any training.
     """
+    if (backend := keras.backend.backend()) not in ("tensorflow", "jax"):
+        raise ValueError(
+            f"`compete` trains on two backends: set KERAS_BACKEND to tensorflow or jax. Received: {backend}."
+        )
     console, began = console or Console(), time.monotonic()
     wish = Wish(order, out, dry_run, resume, auto_lr, from_scratch, scaling, batch_norm)
     begun = begin(wish, devices, console)
     if begun is None:
         return None
-    if keras.backend.backend() == "jax":
+    if backend == "jax":
         with working_in(begun, devices.hosts, console):
-            train_all(begun.plan, begun.run, begun.order, resume, console, begun.end, devices)
+            train_all(begun.plan, begun.run, begun.order, begun.resume, console, begun.end, devices)
         return begun.run
-    carry_out(begun, resume, console, devices)
+    carry_out(begun, console, devices)
     console.say(f"done      {begun.run / 'report.html'}, all in {duration(time.monotonic() - began)}")
     return begun.run
 
@@ -90,21 +94,21 @@ def finish_trained(order: run_folder.Order, run: Path, console: Console) -> None
     began = time.monotonic()
     begun = begin(Wish(order, run, resume=True), ONE, Console(quiet=True))
     if begun is not None:
-        carry_out(begun, True, console)
+        carry_out(begun, console)
     console.say(f"done      {run / 'report.html'}, {duration(time.monotonic() - began)} after the training")
 
 
-def carry_out(begun: Begun, resume: bool, console: Console, devices: Devices = ONE) -> None:
+def carry_out(begun: Begun, console: Console, devices: Devices = ONE) -> None:
     """`finish`, alone in the run folder."""
     with working_in(begun, devices.hosts, console):
-        finish(begun, resume, console, devices)
+        finish(begun, console, devices)
 
 
-def finish(begun: Begun, resume: bool, console: Console, devices: Devices = ONE) -> None:
+def finish(begun: Begun, console: Console, devices: Devices = ONE) -> None:
     """Train all networks of all splits, then write all of a run, the score last."""
     plan, run, order = begun.plan, begun.run, begun.order
     competition, recipe, data = plan.competition, plan.recipe, plan.data
-    trained = train_all(plan, run, order, resume, console, begun.end, devices)
+    trained = train_all(plan, run, order, begun.resume, console, begun.end, devices)
     run_folder.write_history([[one.history for one in networks] for networks in trained], run)
     ensembles = weigh(plan, trained)
     for head, found in gains(ensembles).items():

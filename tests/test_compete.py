@@ -292,8 +292,8 @@ def test_backend_that_cannot_export_is_refused_before_anything_is_read(monkeypat
     from apps.compete import compete
     from apps.run_folder import Order
 
-    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-    with pytest.raises(ValueError, match=r"set KERAS_BACKEND=tensorflow. Received: jax"):
+    monkeypatch.setattr("keras.backend.backend", lambda: "torch")
+    with pytest.raises(ValueError, match=r"set KERAS_BACKEND to tensorflow or jax. Received: torch"):
         compete(Order("nowhere", {}, {}, "saved_models", False))
 
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import softmax
 
-from apps import compete, training
+from apps import beginning, compete, training, trainings
 from apps.committee import read_kept
 from apps.console import Console
 from apps.data import Data
@@ -258,7 +258,7 @@ def test_every_network_has_its_seed_its_folder_and_its_name(monkeypatch, tmp_pat
         trained.append((recipe.seed, folder.relative_to(tmp_path).as_posix(), what, resume))
         return SimpleNamespace(models=[None], seconds=1.0)
 
-    monkeypatch.setattr(compete, "train", noted)
+    monkeypatch.setattr(trainings, "train", noted)
     none = np.array([], int)
     for seeds, expected in (
         (1, [(7, "checkpoints/2", "fold 2 of 2", True)]),
@@ -273,7 +273,7 @@ def test_every_network_has_its_seed_its_folder_and_its_name(monkeypatch, tmp_pat
         trained: list = []
         plan = SimpleNamespace(recipe=recipe_of(seed=7, seeds=seeds), splits=[(none, none)] * 2, data=None)
         order = SimpleNamespace(checkpoint_minutes=2.0, tensorboard=False)
-        found = compete.train_all(plan, tmp_path, order, True, Console(quiet=True), None)
+        found = trainings.train_all(plan, tmp_path, order, True, Console(quiet=True), None)
         assert [len(networks) for networks in found] == [seeds] * 2
         assert trained[seeds:] == expected
 
@@ -309,7 +309,7 @@ def test_dry_run_counts_all_networks(monkeypatch, run_here, colours) -> None:
     counted: list[int] = []
     speed = SimpleNamespace(of_the_rest=lambda work: 1.0)
     speed.of_training = lambda recipe, work: counted.extend(work.trained) or 1.0
-    monkeypatch.setattr(compete, "measure_speed", lambda recipe, data: speed)
+    monkeypatch.setattr(beginning, "measure_speed", lambda recipe, data: speed)
     process = run_here("compete", colours, "--dry-run", "--seeds", 3, "--average", "ema", "--val", 2, "--seed", 4)
     assert process.returncode == 0, process.stderr
     assert counted == [30] * 6

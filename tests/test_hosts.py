@@ -141,9 +141,9 @@ np.save(sys.argv[3], network.predict(pictures.astype("float32"), verbose=0)["lab
     trained = read_snapshot(alone / "run" / "checkpoints" / "1" / "best.npz")[0]
 
     import keras
+    import tensorflow as tf
 
     import kerascnn  # noqa: F401
-    import tensorflow as tf
 
     written = keras.saving.load_model(alone / "run" / "model.keras").get_weights()
     assert all(np.array_equal(one, two) for one, two in zip(trained, written, strict=True))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from apps import compete, run_folder
+from apps import run_folder, trainings
 from apps.console import Console
 from apps.resolve import resolve
 from apps.tensorboard_log import TensorBoardLog
@@ -104,11 +104,11 @@ def test_without_the_package_nothing_begins(run_here: Callable[..., Any], tmp_pa
 def test_every_training_has_a_folder_of_its_own(tmp_path, monkeypatch, wanted: bool) -> None:
     given = []
     monkeypatch.setattr(
-        compete, "train", lambda *_, callbacks, **__: given.extend(callbacks) or SimpleNamespace(seconds=1)
+        trainings, "train", lambda *_, callbacks, **__: given.extend(callbacks) or SimpleNamespace(seconds=1)
     )
     recipe = resolve({"seeds": 2}, 40, (32, 32), [["a", "b"]])
     plan = SimpleNamespace(recipe=recipe, data=None, splits=[([0], [1]), ([1], [0])])
-    compete.train_all(plan, tmp_path, replace(ORDER, tensorboard=wanted), False, Console(quiet=True), None)
+    trainings.train_all(plan, tmp_path, replace(ORDER, tensorboard=wanted), False, Console(quiet=True), None)
     folders = [callback.folder.relative_to(tmp_path).as_posix() for callback in given]
     assert folders == ([f"tensorboard/{name}" for name in ("1-1", "1-2", "2-1", "2-2")] if wanted else [])
 
