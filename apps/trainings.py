@@ -28,7 +28,7 @@ def train_all(
     """Train the networks of every split, one for each seed; what time there is until `end` is shared among them."""
     recipe, data = plan.recipe, plan.data
     allowed = None if end is None or not can_be_paced(recipe) else end - time.monotonic()
-    tensorboard = order.tensorboard and devices.hosts.is_first
+    first = devices.hosts.is_first
     layers = devices.count == 1  # one device alone looks at them
     trained: list[list[Trained]] = []
     spent, left = 0.0, len(plan.splits) * recipe.seeds
@@ -47,8 +47,8 @@ def train_all(
                 resume,
                 checkpoint_seconds=60 * order.checkpoint_minutes,
                 seconds=None if allowed is None else max((allowed - spent) / left, 1.0),
-                callbacks=[TensorBoardLog(run / TENSORBOARD / checkpoints.name)] if tensorboard else (),
-                logs=LogFiles.of(run, checkpoints.name, layers=layers and not fold and not network),
+                callbacks=[TensorBoardLog(run / TENSORBOARD / checkpoints.name)] if first and order.tensorboard else (),
+                logs=LogFiles.of(run, checkpoints.name, layers=layers and not fold and not network) if first else None,
                 devices=devices,
             )
             trained[-1].append(one)

@@ -16,10 +16,10 @@ from apps.resolve import resolve
 from apps.scaling import check_scaling, check_several, divide, scale
 from callbacks import read_snapshot
 
-# Smooth, and without equal pixels: see test_hosts.py.
+# Smooth: see test_hosts.py.
 OPTIONS = [
-    *("--epochs", "2", "--batch-size", "128", "--lr", "0.05", "--width", "0.125", "--precision", "float32"),
-    *("--set", "mixup=0.2", "--set", "activation=silu", "--set", "noise=4", "--saved-models", "saved_models"),
+    *("--epochs", "2", "--batch-size", "128", "--lr", "0.05", "--width", "0.25", "--precision", "float32"),
+    *("--model", "resnet20", "--set", "mixup=0.2", "--set", "activation=silu", "--saved-models", "saved_models"),
 ]
 EIGHT = Devices([f"gpu:{number}" for number in range(4)], Hosts(0, 2), object())
 
@@ -53,7 +53,7 @@ def test_two_devices_of_tensorflow_train_the_network_of_one(tmp_path: Path, opti
     compete(tmp_path / "one", *alone)
     runs = [read_snapshot(tmp_path / name / "run" / "checkpoints" / "1" / "last.npz")[0] for name in ("one", "two")]
     for first, second in zip(*runs, strict=True):
-        np.testing.assert_allclose(first.astype("float64"), second.astype("float64"), atol=1e-5)
+        np.testing.assert_allclose(first.astype("float64"), second.astype("float64"), atol=1e-4)
     first, second = (tmp_path / name / "run" / "submission.csv" for name in ("one", "two"))
     assert first.read_text() == second.read_text()
 

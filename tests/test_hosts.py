@@ -1,12 +1,13 @@
 """Several devices and hosts train the network that one device trains; what stops one stops all, and they go on.
 
-Each host is a real process of the command line on this machine, with JAX; all train the digits. The network is smooth
-and no two pixels are equal: then rounding stays rounding. Where a maximum has two candidates, or ReLU a zero, it
-decides between two trainings, which after 33 steps differ by 0.08.
+Each host is a real process of the command line on this machine, with JAX; all train the digits. The network is smooth,
+so that rounding stays rounding: where a maximum has two candidates, or ReLU a zero, it decides between two trainings,
+which after 33 steps differ by 0.08.
 """
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,10 +24,11 @@ from callbacks import read_snapshot
 pytest.importorskip("jax", reason="several hosts train on JAX: pip install 'kerascnn[jax]'")
 
 OPTIONS = [
-    *("--epochs", "3", "--batch-size", "128", "--lr", "0.05", "--width", "0.125", "--no-flip", "--set", "views=0"),
-    *("--set", "mixup=0.2", "--set", "activation=silu", "--set", "noise=4", "--saved-models", "saved_models"),
+    *("--epochs", "3", "--batch-size", "128", "--lr", "0.05", "--model", "resnet20", "--width", "0.25"),
+    *("--no-flip", "--set", "views=0"),
+    *("--set", "mixup=0.2", "--set", "activation=silu", "--saved-models", "saved_models"),
 ]
-SAME = 1e-5  # the largest difference of two weights; measured: 5e-7
+SAME = 1e-4  # the largest difference of two weights; measured: 9e-6
 A_MINUTE = 60
 
 
@@ -169,7 +171,7 @@ def test_killed_host_stops_the_other_and_any_number_goes_on(
     hosts[killed].end()
 
     again = start([tmp_path] * then, "--resume") if then > 1 else [Host(tmp_path, "--resume")]
-    assert "going on in epoch 1, after step" in succeed(*again)
+    assert re.search("going on (in epoch [123], )?after (step|epoch) ", succeed(*again))
     assert difference(alone, tmp_path) < SAME
     assert answers(alone) == answers(tmp_path)
 
