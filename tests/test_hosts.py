@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,23 @@ A_MINUTE = 60
 class Host:
     """A process `kerascnn compete digits --out run` in a folder, with JAX; one of several where there is a `port`."""
 
-    def __init__(self, folder: Path, *options: str, data: str = "digits", port: int = 0, number: int = 0, of: int = 1):
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        data: str = "digits",
+        port: int = 0,
+        number: int = 0,
+        of: int = 1,
+        environment: Mapping[str, str] = {},  # noqa: B006
+    ) -> None:
         folder.mkdir(exist_ok=True, parents=True)
         several = ["--hosts", of, "--host", number, "--coordinator", f"127.0.0.1:{port}"] if port else []
         command = [sys.executable, "-m", "apps.cli", "compete", data, "--out", "run", *options, *several]
         self.process = subprocess.Popen(
             [str(part) for part in command],
             cwd=folder,
-            env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -58,11 +68,15 @@ class Host:
         return self.process.returncode, out, error
 
 
-def start(folders: list[Path], *options: str, **data: str) -> list[Host]:
-    """A host in each of the folders, all together."""
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+        return one.getsockname()[1]
+
+
+def start(folders: list[Path], *options: str, **data: str) -> list[Host]:
+    """A host in each of the folders, all together."""
+    port = free_port()
     return [
         Host(folder, *options, **data, port=port, number=number, of=len(folders))  # type: ignore[arg-type]
         for number, folder in enumerate(folders)
@@ -188,6 +202,15 @@ def test_silent_host_stops_the_other_within_a_minute(tmp_path: Path) -> None:
     finally:
         os.kill(trainer, signal.SIGKILL)
         hosts[1].end()
+
+
+def test_job_of_slurm_needs_no_options(tmp_path: Path) -> None:
+    job = {"SLURM_JOB_ID": str(free_port() % 4096), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    hosts = [
+        Host(tmp_path, *OPTIONS, "--epochs", "1", environment={**job, "SLURM_PROCID": number, "SLURM_LOCALID": number})
+        for number in "01"
+    ]
+    assert "2 x cpu, 1 on each of 2 hosts: of a batch of 128, 64 pictures on each" in succeed(*hosts)
 
 
 def test_host_with_other_data_is_named(tmp_path: Path) -> None:
