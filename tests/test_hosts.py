@@ -44,7 +44,7 @@ class Host:
         port: int = 0,
         number: int = 0,
         of: int = 1,
-        environment: Mapping[str, str] = {},  # noqa: B006
+        environment: Mapping[str, str] = {},
     ) -> None:
         folder.mkdir(exist_ok=True, parents=True)
         several = ["--hosts", of, "--host", number, "--coordinator", f"127.0.0.1:{port}"] if port else []
