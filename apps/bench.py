@@ -1,18 +1,22 @@
 """`kerascnn bench NAME`: speed, measured side by side in one process."""
 
+import contextlib
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from apps import files
 from apps.console import Console
-from apps.run_folder import package_versions
+
+# TensorFlow is imported by what needs it: `apps.bench_accelerator` works without.
 
 WARM_UP = 5
+PACKAGES = ("kerascnn", "tensorflow", "jax", "torch", "keras", "numpy")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,10 @@ def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> N
     Raises:
         ValueError: There is no such benchmark.
     """
+    from apps import files
+    from apps.bench_accelerator import bench_accelerator
     from apps.bench_callbacks import bench_callbacks
+    from apps.bench_distributed import bench_distributed
     from apps.bench_networks import bench_building, bench_networks
     from apps.bench_pipeline import bench_pipeline
     from apps.bench_serve import bench_serve
@@ -67,24 +74,42 @@ def bench(name: str, json_file: Path | None, rounds: int, console: Console) -> N
         "train": bench_train,
         "step": bench_step,
         "serve": bench_serve,
+        "distributed": bench_distributed,
+        "accelerator": bench_accelerator,
     }
     if name not in known:
         raise ValueError(f"There is no benchmark {name!r}. Benchmarks: {', '.join(known)}.")
     if json_file is not None:
         files.require_folder_of(json_file)
-    console.say(f"{os.cpu_count()} cores, {platform.machine()}, {package_versions()}")
+    console.say(describe_machine())
     tables = known[name](rounds, console)
     if json_file is not None:
-        files.write_json(
-            json_file,
-            {
-                "benchmark": name,
-                "cores": os.cpu_count(),
-                "versions": package_versions(),
-                "rounds": rounds,
-                "figures": {title: [asdict(figure) for figure in table] for title, table in tables.items()},
-            },
-        )
+        files.write_json(json_file, record(name, rounds, tables))
+
+
+def describe_machine() -> str:
+    """Cores and versions in a line."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, {versions()}"
+
+
+def versions() -> dict[str, str]:
+    """Of those packages that are installed."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def record(name: str, rounds: int, tables: Mapping[str, Sequence[Figure]]) -> dict[str, Any]:
+    """What a benchmark's JSON file says."""
+    return {
+        "benchmark": name,
+        "cores": os.cpu_count(),
+        "versions": versions(),
+        "rounds": rounds,
+        "figures": {title: [asdict(figure) for figure in table] for title, table in tables.items()},
+    }
 
 
 def measure(contestants: Sequence[Contestant], rounds: int) -> list[Figure]:

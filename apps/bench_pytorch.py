@@ -1,9 +1,9 @@
 """The networks of the benchmarks in PyTorch, each ready to train on one fixed batch or predict it.
 
-They run in PyTorch's best ordinary mode on a CPU: eager, channels last, bfloat16 by autocast. PyTorch is optional:
-without it this module can be imported and nothing else. Source of the residual networks:
-https://arxiv.org/abs/1512.03385, with the stride of a bottleneck block in its 3x3 convolution; of airbench94:
-https://arxiv.org/abs/2404.00498.
+They run in PyTorch's best ordinary mode: channels last, bfloat16 by autocast; eager on a CPU, on an accelerator with
+`torch.compile`. PyTorch is optional: without it this module can be imported and nothing else. Source of the
+residual networks: https://arxiv.org/abs/1512.03385, with the stride of a bottleneck block in its 3x3 convolution; of
+airbench94: https://arxiv.org/abs/2404.00498.
 """
 
 import importlib
@@ -130,35 +130,54 @@ def count_parameters(model: Any) -> int:
 
 def training_step(model: Any, x: np.ndarray, y: np.ndarray, precision: str) -> Callable[[], float]:
     """Forward, backward and one update by SGD with Nesterov's momentum; x is (n, height, width, 3), y the classes."""
-    model.train()
-    pictures, labels = _channels_last(x), torch.from_numpy(y)
-    optimizer = torch.optim.SGD(
-        [one for one in model.parameters() if one.requires_grad], lr=0.01, momentum=0.9, nesterov=True
-    )
-
-    def step() -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = model(pictures)
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    step = training(model, x, y, precision)
+    return lambda: step().item()
 
 
 def inference_step(model: Any, x: np.ndarray, precision: str) -> Callable[[], np.ndarray]:
     """Float32 logits of x (n, height, width, 3)."""
-    model.eval()
-    pictures = _channels_last(x)
+    step = inference(model, x, precision)
+    return lambda: step().numpy()
 
-    def step() -> np.ndarray:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            return model(pictures).float().numpy()
+
+def training(
+    model: Any, x: np.ndarray, y: np.ndarray, precision: str, device: str = "cpu", compiled: bool = False
+) -> Callable[[], Any]:
+    """The step of `training_step` on a device, with `torch.compile` if `compiled`; its loss is not waited for."""
+    model = model.to(device).train()
+    pictures, labels = _channels_last(x, device), torch.from_numpy(y).to(device)
+    optimizer = torch.optim.SGD(
+        [one for one in model.parameters() if one.requires_grad], lr=0.01, momentum=0.9, nesterov=True
+    )
+    forward = torch.compile(model) if compiled else model
+
+    def step() -> Any:
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = forward(pictures)
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
 
     return step
 
 
-def _channels_last(x: np.ndarray) -> Any:
-    return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+def inference(
+    model: Any, x: np.ndarray, precision: str, device: str = "cpu", compiled: bool = False
+) -> Callable[[], Any]:
+    """The step of `inference_step` on a device, with `torch.compile` if `compiled`; its logits are not waited for."""
+    model = model.to(device).eval()
+    pictures = _channels_last(x, device)
+    forward = torch.compile(model) if compiled else model
+
+    def step() -> Any:
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            return forward(pictures).float()
+
+    return step
+
+
+def _channels_last(x: np.ndarray, device: str) -> Any:
+    pictures = torch.from_numpy(x).to(device).permute(0, 3, 1, 2)
+    return pictures.contiguous(memory_format=torch.channels_last)

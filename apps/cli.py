@@ -192,7 +192,9 @@ def bench(
             help="`pipeline`: augmentation, streaming, and their share of a training; `callbacks`: what they cost; "
             "`networks`: a training step and inference, beside PyTorch's; `building`: seconds to build each network; "
             "`train`: the steps of cifar10-fast, beside those of the fastest public recipe in PyTorch; `step`: where "
-            "the time of a step goes, by kind of operation; `serve`: the server, beside FastAPI and LitServe."
+            "the time of a step goes, by kind of operation; `serve`: the server, beside FastAPI and LitServe; "
+            "`distributed`: two processes that train one network on JAX, beside one, and what their exchange costs; "
+            "`accelerator`: networks on JAX beside the same in PyTorch, on a GPU."
         ),
     ],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,

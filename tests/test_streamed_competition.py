@@ -176,8 +176,8 @@ def test_benchmark_writes_its_figures(run_here, tmp_path, monkeypatch) -> None:
     unknown = run_here("bench", "pipelin")
     assert unknown.returncode == 2
     assert (
-        "There is no benchmark 'pipelin'. Benchmarks: pipeline, callbacks, networks, building, train, step, serve."
-        in unknown.stderr
+        "There is no benchmark 'pipelin'. Benchmarks: pipeline, callbacks, networks, building, train, step, serve, "
+        "distributed, accelerator." in unknown.stderr
     )
 
 
