@@ -172,7 +172,7 @@ def suitable_rates(optimizer: str, epochs: int, batch_size: int, lr: float | Non
 
 def fastest_precision() -> str:
     """bfloat16 on a GPU of JAX, and where TensorFlow computes with it on a processor (AVX512_BF16 or AMX)."""
-    if keras.backend.backend() == "jax":  # which on processors computes bfloat16 by way of float32
+    if keras.backend.backend() == "jax":  # which on processors gains nothing by bfloat16
         return "bfloat16" if keras.distribution.list_devices()[0].startswith("gpu") else "float32"
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
