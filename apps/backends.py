@@ -6,104 +6,94 @@ so a process of its own trains on JAX, and then this one does the rest with Tens
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from apps.hosts import STOPPED, Asked
+from apps.hosts import ALONE, STOPPED, Asked, Hosts, join, leave
 from apps.new_process import DiedError, call_in_new_process
 
 
-def compete(
-    order: Mapping[str, Any],
-    how: Mapping[str, Any],
-    devices: int | None = None,
-    hosts: Asked | None = None,
-    quiet: bool = False,
-    debug: bool = False,
-) -> None:
-    """`apps.compete.compete`; of several hosts, each calls this.
+@dataclass(frozen=True)
+class Where:
+    """What the command line says of the processes and devices that train.
+
+    Attributes:
+        devices: Of this host; see `options.parse_devices`.
+        hosts: That train together; None for this process alone.
+        decoder: "HOST:PORT" of a tf.data service that makes the batches.
+        quiet, debug: As on the command line.
+    """
+
+    devices: int | None = None
+    hosts: Asked | None = None
+    decoder: str | None = None
+    quiet: bool = False
+    debug: bool = False
+
+
+def compete(order: Mapping[str, Any], how: Mapping[str, Any], where: Where) -> None:
+    """`apps.compete.compete` by processes that have the right backend; of several hosts, each calls this.
 
     Args:
         order: Fields of `run_folder.Order`.
         how: Further arguments of `apps.compete.compete`.
-        devices: Of this host; see `options.parse_devices`.
-        hosts: That train together, None for this one alone.
-        quiet, debug: As on the command line.
+        where: Devices and hosts.
 
     Raises:
         ValueError, FileNotFoundError: As there; another host has stopped; or several cannot train on this backend.
     """
     if os.environ.get("KERAS_BACKEND") == "jax":
-        _compete_on_jax(order, how, devices, hosts, quiet, debug)
-        return
-    if hosts is not None:
+        _compete_on_jax(order, how, where)
+    elif where.hosts is None:
+        _compete(order, how, where)
+    else:
         raise ValueError(
             "Several processes train together on JAX only: set KERAS_BACKEND=jax in all of them, or start a single one."
         )
-    _compete(order, how, devices, quiet, debug)
 
 
-def _compete(
-    order: Mapping[str, Any], how: Mapping[str, Any], devices: int | None, quiet: bool, debug: bool, hosts: Any = None
-) -> Any:
-    """On the backend of this process, from beginning to end; returns the run folder."""
+def _compete(order: Mapping[str, Any], how: Mapping[str, Any], where: Where, hosts: Hosts = ALONE) -> Any:
+    """On the backend of this process; returns the run folder."""
     from apps.startup import import_tensorflow
 
-    import_tensorflow(debug, parts=devices or 1)
+    import_tensorflow(where.debug, parts=where.devices or 1)
     from apps.compete import compete as run
     from apps.console import Console
     from apps.devices import open_devices
-    from apps.hosts import ALONE
     from apps.run_folder import Order
 
-    hosts = hosts or ALONE
-    console = Console(quiet or not hosts.is_first)
-    return run(Order(**order), **how, console=console, devices=open_devices(devices, hosts))
+    devices = open_devices(where.devices, hosts, where.decoder)
+    return run(Order(**order), **how, console=Console(where.quiet or not hosts.is_first), devices=devices)
 
 
-def _compete_on_jax(
-    order: Mapping[str, Any],
-    how: Mapping[str, Any],
-    devices: int | None,
-    hosts: Asked | None,
-    quiet: bool,
-    debug: bool,
-) -> None:
+def _compete_on_jax(order: Mapping[str, Any], how: Mapping[str, Any], where: Where) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        run = call_in_new_process(_train_on_jax, order, how, devices, hosts, quiet, debug, debug=debug)
+        run = call_in_new_process(_train_on_jax, order, how, where, debug=where.debug)
     except DiedError as error:
-        raise (ValueError(STOPPED) if hosts else RuntimeError(f"The training was killed ({error}).")) from error
+        raise (ValueError(STOPPED) if where.hosts else RuntimeError(f"The training was killed ({error}).")) from error
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if run is None:  # after a dry run, and on all hosts but the first
         return
     from apps.startup import import_tensorflow
 
-    import_tensorflow(debug)
+    import_tensorflow(where.debug)
     from apps.compete import finish_trained
     from apps.console import Console
     from apps.run_folder import Order
 
-    finish_trained(Order(**order), run, Console(quiet))
+    finish_trained(Order(**order), run, Console(where.quiet))
 
 
-def _train_on_jax(
-    order: Mapping[str, Any],
-    how: Mapping[str, Any],
-    devices: int | None,
-    asked: Asked | None,
-    quiet: bool,
-    debug: bool,
-) -> Any:
+def _train_on_jax(order: Mapping[str, Any], how: Mapping[str, Any], where: Where) -> Any:
     """In a process of its own; returns the run folder on the first host, if there is something to finish in it."""
-    import jax
-
     if order["choices"].get("deterministic"):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
-    if devices is not None and devices > 1:
-        jax.config.update("jax_num_cpu_devices", devices)
-    from apps.hosts import join, leave
+    import jax
 
-    hosts = join(asked)
-    run = _compete(order, how, devices, quiet, debug, hosts)
+    if where.devices is not None and where.devices > 1:
+        jax.config.update("jax_num_cpu_devices", where.devices)
+    hosts = join(where.hosts)
+    run = _compete(order, how, where, hosts)
     leave(hosts)
     return run if hosts.is_first else None

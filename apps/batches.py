@@ -3,13 +3,13 @@
 from typing import Any
 
 import numpy as np
-from pipelines.share import Share
 
 from apps.augmentation import augmentation
 from apps.data import Data
 from apps.devices import ONE, Devices
 from apps.recipe import Recipe
 from pipelines import make_eval, make_train
+from pipelines.stream import Streamed
 
 
 def training_batches(
@@ -20,11 +20,18 @@ def training_batches(
     size: tuple[int, int] | None = None,
     only: np.ndarray | None = None,
     first_step: int = 0,
-    share: Share | None = None,
+    devices: Devices = ONE,
 ) -> Any:
-    """The recipe's endless batches of the pictures of `index`, or `only` of some of these, shrunk to `size`."""
+    """The recipe's endless batches of the pictures of `index`, or `only` of some of these, shrunk to `size`.
+
+    Of several hosts each makes its share. Shards that are read from disk are divided among them, where an epoch has
+    all pictures alike.
+    """
+    pictures, share = data.pictures, devices.share
+    in_shards = isinstance(pictures, Streamed) and bool(pictures.encoded.starts.any())
+    alike = only is None and recipe.balance != "sampling"
     return make_train(
-        data.pictures,
+        pictures,
         data.labels,
         data.num_classes,
         index=index,
@@ -38,6 +45,8 @@ def training_batches(
         first_step=first_step,
         only=only,
         share=share,
+        own_shards=in_shards and alike and devices.hosts.of > 1,
+        service=devices.decoder if isinstance(pictures, Streamed) else None,
     )
 
 

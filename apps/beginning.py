@@ -23,7 +23,7 @@ from apps.lr_find import with_found_rate
 from apps.plan import Plan, make_plan, print_plan
 from apps.recipe import Recipe, check_choices
 from apps.resolve import refuse_published
-from apps.scaling import check_scaling, check_several, divide, scale
+from apps.scaling import check_decoder, check_scaling, check_several, divide, scale
 from apps.tensorboard_log import require_tensorboard
 from apps.trainings import TENSORBOARD
 from kerascnn.registry import lookup
@@ -127,6 +127,7 @@ def _begin(wish: Wish, devices: Devices, console: Console) -> Begun | None:
         run_folder.check_same_data(run, fingerprint, plan.fingerprint)
     plan = for_devices(plan, wish, devices)
     check_several(plan.recipe, devices, timed)
+    check_decoder(plan.data, devices.decoder)
     plan = with_found_rate(plan, console) if wish.auto_lr and not wish.resume else plan
     print_plan(plan, console, devices)
     plan = replace(plan, audited=brief_audit(plan, console))

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
-from pipelines.share import Share
 
 from apps.hosts import ALONE, Hosts
+from pipelines.share import Share
 
 MOST_EVALUATED = 256  # pictures of a batch of the validation
 
@@ -21,11 +21,13 @@ class Devices:
         names: Those of this process; empty for the one that Keras takes by itself.
         hosts: The processes, each with as many devices.
         distribution: `tf.distribute.MirroredStrategy` or `keras.distribution.DataParallel`; None for one device.
+        decoder: "HOST:PORT" of the tf.data service that makes the batches of streamed pictures; None makes them here.
     """
 
     names: Sequence[str] = ()
     hosts: Hosts = ALONE
     distribution: Any = None
+    decoder: str | None = None
 
     @property
     def count(self) -> int:
@@ -57,7 +59,7 @@ class Devices:
 ONE = Devices()
 
 
-def open_devices(asked: int | None, hosts: Hosts) -> Devices:
+def open_devices(asked: int | None, hosts: Hosts, decoder: str | None = None) -> Devices:
     """The devices that are asked for (`options.parse_devices`), on the backend that Keras has.
 
     A processor is one device, unless it was divided before (`startup.import_tensorflow`).
@@ -66,15 +68,15 @@ def open_devices(asked: int | None, hosts: Hosts) -> Devices:
         ValueError: There are not so many.
     """
     if asked in (None, 1) and hosts.of == 1:
-        return ONE
+        return replace(ONE, decoder=decoder)
     jax = keras.backend.backend() == "jax"
     found = _of_jax(hosts) if jax else _of_tensorflow()
     if asked and asked > len(found):
         raise ValueError(f"`--devices {asked}` asks for more than there are: {', '.join(found)}. Take `--devices all`.")
     names = found[: asked or len(found)]
     if len(names) * hosts.of == 1:
-        return ONE
-    return Devices(names, hosts, _data_parallel(len(names)) if jax else _mirrored(names))
+        return replace(ONE, decoder=decoder)
+    return Devices(names, hosts, _data_parallel(len(names)) if jax else _mirrored(names), decoder)
 
 
 def _of_jax(hosts: Hosts) -> list[str]:

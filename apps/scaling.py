@@ -3,9 +3,11 @@
 from collections.abc import Collection
 from dataclasses import replace
 
+from apps.data import Data
 from apps.devices import Devices
 from apps.recipe import Recipe
 from apps.resolve import suitable_rates
+from pipelines.stream import Streamed
 
 SCALINGS = ("keep", "suit", "linear", "root")
 BATCH_NORMS = ("global", "device")
@@ -64,6 +66,15 @@ def divide(recipe: Recipe, devices: Devices, settled: Collection[str]) -> Recipe
             f"Received: {parts}."
         )
     return replace(recipe, batch_size=batch_size)
+
+
+def check_decoder(data: Data, decoder: str | None) -> None:
+    """A `ValueError` where there is nothing for a decoder to do."""
+    if decoder is not None and not isinstance(data.pictures, Streamed):
+        raise ValueError(
+            "`--decoder` decodes what is read from disk in every epoch, and these pictures are decoded and in memory. "
+            "Leave it out, or keep them on disk by `--memory 0`."
+        )
 
 
 def check_several(recipe: Recipe, devices: Devices, paced: bool) -> None:

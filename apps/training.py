@@ -220,7 +220,7 @@ def _fit(
         steps = steps_of(recipe, phase, len(train_index)) - phase.first_step
         callbacks.set_params({"epochs": recipe.epochs, "steps": steps, "verbose": 0})
         model.fit(
-            training_batches(recipe, data, train_index, begin, size, only, phase.first_step, devices.share),
+            training_batches(recipe, data, train_index, begin, size, only, phase.first_step, devices),
             steps_per_epoch=steps,
             epochs=end,
             initial_epoch=begin,

@@ -160,6 +160,14 @@ def compete(
     coordinator: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="With --hosts N: where process 0 listens.")
     ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="A dispatcher (`kerascnn decode`) whose workers decode and augment what is read from disk.",
+            show_default="this host",
+        ),
+    ] = None,
     memory: Memory = None,
     strict: Strict = False,
     dry_run: Annotated[
@@ -218,10 +226,11 @@ def compete(
         "scaling": scaling,
         "batch_norm": batch_norm,
     }
+    from apps.backends import Where
     from apps.backends import compete as run
     from apps.hosts import parse_hosts
 
-    run(order, how, parse_devices(devices), parse_hosts(hosts, host, coordinator), quiet, debug)
+    run(order, how, Where(parse_devices(devices), parse_hosts(hosts, host, coordinator), decoder, quiet, debug))
 
 
 def check(
