@@ -1,5 +1,6 @@
 """The command line `kerascnn`: its commands, with those of the `..._commands` modules, and errors as one line."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -91,6 +92,36 @@ def records(
         strict=strict,
         console=Console(quiet),
     )
+
+
+@app.command()
+def decode(
+    role: Annotated[str, typer.Argument(metavar="dispatcher|worker", help="Of a service one is the dispatcher.")],
+    dispatcher: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where a worker finds its dispatcher.", show_default=False),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="To listen at; 0 takes a free one.", show_default="5050; a worker: a free one"
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="By which trainings reach a worker's machine.", show_default="its address towards the dispatcher"
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Read, decode and augment pictures for trainings on other machines: one dispatcher, any number of workers."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    import_tensorflow(debug)
+    from apps.console import Console
+    from apps.decode import decode as run
+
+    run(role, dispatcher=dispatcher, host=host, port=port, console=Console())
 
 
 @app.command()

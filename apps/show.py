@@ -17,10 +17,11 @@ from apps.recipe import Recipe
 from apps.recipes import Choices
 from apps.resolve import resolve
 from pipelines.augment import Mix, Operation
-from pipelines.batches import AUGMENTATION, augment_batch
+from pipelines.batches import augment_batch
 from pipelines.competition import Competition, encoded_pictures
 from pipelines.encoded import Encoded
 from pipelines.labels import MISSING, smooth
+from pipelines.order import AUGMENTATION
 from pipelines.pictures import choose_size, load_pictures, picture_sizes
 from pipelines.randomness import example_seeds, fork
 from pipelines.whole_file import whole_file

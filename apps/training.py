@@ -25,7 +25,7 @@ from callbacks import Checkpoint, Deadline, HardestExamples, OneTraining
 from callbacks.checkpoint import Position
 from callbacks.rates import batches_seen
 from pipelines import make_eval
-from pipelines.batches import places_of_epoch
+from pipelines.order import places_of_epoch
 
 
 @dataclass(frozen=True)

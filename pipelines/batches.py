@@ -10,12 +10,13 @@ from pipelines.adapters import adapt
 from pipelines.labels import MISSING, SMOOTHINGS, check_labels, class_weights, example_weights, smooth
 from pipelines.mix import Mix, mix_labels
 from pipelines.operation import Operation
+from pipelines.order import AUGMENTATION, Order, on_disk
 from pipelines.randomness import example_seeds, fork
+from pipelines.service import LAST, made_elsewhere, refuse_unnamed
 from pipelines.share import WHOLE, Share
 from pipelines.stream import Pictures, Streamed
 
 BALANCES = ("none", "weights", "sampling")
-ORDER, AUGMENTATION = range(2)  # what random numbers are for
 
 
 def make_train(
@@ -34,6 +35,8 @@ def make_train(
     first_step: int = 0,
     only: np.ndarray | None = None,
     share: Share | None = None,
+    own_shards: bool = False,
+    service: str | None = None,
 ) -> tf.data.Dataset:
     """Endless training batches `(x, {head: y}, {head: weight})`, as many an epoch as its pictures fill.
 
@@ -59,10 +62,16 @@ def make_train(
             The shares one after the other are the whole batch, bit for bit (but for Keras layers and functions that
             draw for a batch: `adapters.adapt`). Only its own pictures are read and augmented, and for each mixture
             one more, the next of the whole batch.
+        own_shards: The process reads, epoch after epoch, only its own part of the files: streamed pictures as they lie
+            on disk are cut into `share.of` pieces, and its part of every batch is drawn from its own piece, by (seed,
+            epoch, `share.number`). A batch then depends on `share.of`, but what happens to a picture does not, and
+            mixtures take their partners from the share's own part.
+        service: "host:port" of a tf.data dispatcher whose workers read, decode and augment streamed pictures, each
+            found there under the same path; see `pipelines.service`. The batches are the same.
 
     Raises:
-        ValueError: `batch_size` exceeds the number of pictures or cannot be shared equally, lengths differ, or a name
-            is not known.
+        ValueError: `batch_size` exceeds the number of pictures or cannot be shared equally, lengths differ, a name is
+            not known, options exclude each other, or no dispatcher answers.
     """
     check_labels(len(pictures), labels, num_classes)
     chosen = np.arange(len(pictures)) if index is None else np.asarray(index)
@@ -73,88 +82,84 @@ def make_train(
             raise ValueError(f"`{name}` must be one of {', '.join(known)}. Received: {name}={value!r}.")
     if only is not None:
         _check_places(only, len(chosen), batch_size, balance)
+    if service is not None and not isinstance(pictures, Streamed):
+        raise ValueError("`service` is for pictures that are streamed. These are in memory, decoded: leave it out.")
+    steps = in_order(augmentation)
+    mixtures = sum(isinstance(step, Mix) for step in steps)
+    chosen_labels = {head: values[chosen] for head, values in labels.items()}
     drawn = np.arange(len(chosen)) if only is None else np.asarray(only)
+    rates = example_weights(chosen_labels, num_classes) if balance == "sampling" else None
+    share = share or WHOLE
+    own = share.size(batch_size)
+    epoch_steps = len(drawn) // batch_size
+    if own_shards:
+        piece = np.array_split(_on_disk(pictures, chosen, drawn, balance), share.of)[share.number]
+        order = Order(piece, len(chosen), epoch_steps, own, np.arange(own), seed, number=share.number)
+    else:
+        rows = share.rows(batch_size, following=mixtures)
+        order = Order(drawn, len(chosen), epoch_steps, batch_size, rows, seed, rates)
     for name, number, most in (
         ("seed", seed, 2**31 - 1),
         ("first_epoch", first_epoch, 2**31 - 1),
-        ("first_step", first_step, len(drawn) // batch_size - 1),
+        ("first_step", first_step, epoch_steps - 1),
     ):
         if not 0 <= number <= most:
             raise ValueError(f"`{name}` must lie between 0 and {most:,}. Received: {name}={number}.")
-    steps = in_order(augmentation)
-    if batch_size < 2 and any(isinstance(step, Mix) for step in steps):
+    if mixtures and (own if own_shards else batch_size) < 2:
         raise ValueError("`mixup` and `cutmix` mix pictures of one batch: `batch_size` must be at least 2.")
-    chosen_labels = {head: values[chosen] for head, values in labels.items()}
-    rates = example_weights(chosen_labels, num_classes) if balance == "sampling" else None
     targets = _targets(chosen_labels, num_classes, balance == "weights", most=batch_size)
-    share = share or WHOLE
-    rows = share.rows(batch_size, following=sum(isinstance(step, Mix) for step in steps))
-
-    def finish(x: tf.Tensor, readable: tf.Tensor, places: tf.Tensor, seeds: tf.Tensor, epoch: tf.Tensor) -> tuple:
-        y, weight = {}, {}
-        for head, (values, weights) in targets.items():
-            y[head] = smooth(tf.gather(values, places), num_classes[head], label_smoothing, smoothing)
-            weight[head] = tf.gather(weights, places) * tf.cast(readable, "float32")
-        once = fork(example_seeds(seed, 0, places), AUGMENTATION)
-        batch = augment_batch(x, y, weight, seeds, steps, once, epoch)
-        return tf.nest.map_structure(lambda values: values[: share.size(batch_size)], batch)
+    place_in_all = tf.constant(chosen, "int64")
 
     # The order of the steps, and why:
-    # 1. an epoch's order, epoch after epoch, so that no epoch begins before every picture of the last was used; here
-    #    alone a batch is cut among several processes, so that what follows knows nothing of them;
+    # 1. the pictures of a step, from the order of its epoch; no epoch begins before the last was used up. Here alone a
+    #    batch is cut among several processes, so that what follows knows nothing of them;
     # 2. read and decode (gather, for pictures in memory) by that order: random access makes any step reachable;
     # 3. batch before augmenting, since every operation works on a whole batch at once;
     # 4. one-hot and smoothed labels, and weights;
     # 5. operations on single pictures, as uint8, which is a quarter of the memory traffic of float32; then mixtures,
     #    which need pictures and labels finished;
     # 6. float32 at the very end, and the next batches are made while the network computes.
-    place_in_all = tf.constant(chosen, "int64")
-    order = _ordered_batches(drawn, len(chosen), rates, batch_size, rows, seed, first_epoch, first_step)
-    if isinstance(pictures, Streamed):
-        decoded = pictures.read(order.map(lambda places, seeds, epoch: tf.gather(place_in_all, places)).unbatch())
-        decoded = decoded.batch(len(rows), drop_remainder=True)
-        data = tf.data.Dataset.zip((decoded, order)).map(lambda decoded, drawn: finish(*decoded, *drawn))
-    else:
-        memory = tf.constant(pictures)
+    def make(wanted: tf.data.Dataset, elsewhere: bool = False) -> tf.data.Dataset:
+        """`(step, places of pictures that could not be read, batch)` for every wanted step."""
+        visits = order.visits(wanted)
+        if isinstance(pictures, Streamed):
+            decoded = pictures.read(visits.flat_map(single), elsewhere=elsewhere)
+            decoded = decoded.batch(len(order.rows), drop_remainder=True)
+            return decoded.map(lambda x, readable, step, visits: finish(x, readable, step[0], visits, elsewhere))
+        memory, readable = tf.constant(pictures), tf.ones([len(order.rows)], tf.bool)
+        return visits.map(lambda step, visits: finish(tf.gather(memory, in_all(visits)), readable, step, visits))
 
-        def from_memory(places: tf.Tensor, seeds: tf.Tensor, epoch: tf.Tensor) -> tuple:
-            x = tf.gather(memory, tf.gather(place_in_all, places))
-            return finish(x, tf.ones([len(rows)], tf.bool), places, seeds, epoch)
+    def in_all(visits: tf.Tensor) -> tf.Tensor:
+        return tf.gather(place_in_all, visits % len(chosen))
 
-        data = order.map(from_memory)
-    return data.prefetch(2)
+    def single(step: tf.Tensor, visits: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices((in_all(visits), tf.fill([len(order.rows)], step), visits))
 
-
-def _ordered_batches(
-    drawn: np.ndarray,
-    count: int,
-    rates: np.ndarray | None,
-    batch_size: int,
-    rows: np.ndarray,
-    seed: int,
-    first_epoch: int,
-    first_step: int,
-) -> tf.data.Dataset:
-    """Places [rows] among `count` pictures, their seeds [rows, 3] and epoch; epoch after epoch of `drawn`."""
-    steps = len(drawn) // batch_size
-
-    def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        places, copies = _order(len(drawn), rates, seed, epoch)
-        places = tf.gather(tf.constant(drawn, "int64"), places)
+    def finish(
+        x: tf.Tensor, readable: tf.Tensor, step: tf.Tensor, visits: tf.Tensor, elsewhere: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor, tuple]:
+        places, epoch = visits % len(chosen), step // epoch_steps
+        y, weight = {}, {}
+        for head, (values, weights) in targets.items():
+            y[head] = smooth(tf.gather(values, places), num_classes[head], label_smoothing, smoothing)
+            weight[head] = tf.gather(weights, places) * tf.cast(readable, "float32")
         # A picture that is drawn twice is augmented twice.
-        seeds = fork(example_seeds(seed, epoch, places + count * copies), AUGMENTATION)
-        skipped = tf.where(epoch == first_epoch, first_step, 0)
-        wanted = tf.range(skipped, steps)[:, None] * batch_size + rows
-        epochs = tf.fill([steps - skipped], epoch)
-        return tf.data.Dataset.from_tensor_slices((tf.gather(places, wanted), tf.gather(seeds, wanted), epochs))
+        seeds = fork(example_seeds(seed, epoch, visits), AUGMENTATION)
+        once = fork(example_seeds(seed, 0, places), AUGMENTATION)
+        batch = augment_batch(x, y, weight, seeds, steps, once, epoch)
+        if elsewhere:
+            refuse_unnamed(batch[0].graph)
+        lost = tf.boolean_mask(in_all(visits), ~readable)
+        return step, lost, tf.nest.map_structure(lambda values: values[:own], batch)
 
-    return tf.data.Dataset.range(first_epoch, 2**31).flat_map(of_epoch)
-
-
-def places_of_epoch(places: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """The places in `index` of an epoch's pictures in the order of `make_train(only=places)`, without sampling."""
-    order, _ = _order(len(places), None, seed, tf.constant(epoch, "int64"))
-    return np.asarray(places)[order.numpy()][: len(places) // batch_size * batch_size]
+    first = first_epoch * epoch_steps + first_step
+    if service is not None and isinstance(pictures, Streamed):
+        data = made_elsewhere(make, service, first, pictures.note)
+    else:
+        data = make(tf.data.Dataset.range(first, LAST)).map(lambda step, lost, batch: batch)
+    data = data.map(lambda x, y, weight: (tf.cast(x, "float32"), y, weight))
+    # Keras takes the number of all steps there are for the length of an epoch.
+    return data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)).prefetch(2)
 
 
 def make_eval(
@@ -240,7 +245,7 @@ def augment_batch(
     """Apply the steps in order, each with random numbers of its own; mixtures also to labels and weights.
 
     Args:
-        x: Pictures, uint8 or float32 [B, height, width, channels], all but B static; float32 on return.
+        x: Pictures, uint8 or float32 [B, height, width, channels], all but B static; what is mixed becomes float32.
         y: For every head, rows [B, classes].
         weight: For every head [B].
         seeds: uint32 [B, 3] of `randomness.example_seeds`.
@@ -259,7 +264,7 @@ def augment_batch(
             y, weight = mix_labels(y, weight, kept)
         else:
             x = step.apply(x, choice)
-    return tf.cast(x, "float32"), y, weight
+    return x, y, weight
 
 
 def _check_places(only: np.ndarray, count: int, batch_size: int, balance: str) -> None:
@@ -273,23 +278,15 @@ def _check_places(only: np.ndarray, count: int, batch_size: int, balance: str) -
         raise ValueError("`only` and `balance='sampling'` both choose pictures. Leave one of them out.")
 
 
-def _order(count: int, rates: np.ndarray | None, seed: int, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The places [count] of an epoch in order, and how often each has come before in the same epoch.
-
-    With `rates` (mean 1), a picture of rate r comes floor(r) or ceil(r) times: evenly spaced points, moved by one
-    random number, on a line on which every picture takes up its rate (systematic sampling).
-    """
-    shuffle = fork(example_seeds(seed, epoch, [-1]), ORDER)[0]
-    places = tf.range(count, dtype="int64")
-    copies = tf.zeros([count], "int64")
-    if rates is not None:
-        ends = tf.constant(np.cumsum(rates) / np.sum(rates) * count)
-        start = tf.cast(tf.cast(shuffle[2], "float32") * 2.0**-32, "float64")
-        points = tf.cast(places, "float64") + start
-        places = tf.searchsorted(ends, tf.minimum(points, ends[-1] - 1e-9), side="right", out_type="int64")
-        copies = tf.range(count, dtype="int64") - tf.searchsorted(places, places, side="left", out_type="int64")
-    order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=tf.bitcast(shuffle[:2], "int32"))
-    return tf.gather(places, order), tf.gather(copies, order)
+def _on_disk(pictures: Pictures, chosen: np.ndarray, drawn: np.ndarray, balance: str) -> np.ndarray:
+    """The drawn places in `chosen` as their pictures follow each other on disk."""
+    if not isinstance(pictures, Streamed):
+        raise ValueError("`own_shards` is for pictures that are streamed. These are in memory: leave it out.")
+    if balance == "sampling":
+        raise ValueError(
+            "`balance='sampling'` draws from all pictures, `own_shards` from a part of them. Use balance='weights'."
+        )
+    return drawn[on_disk(pictures.encoded[chosen[drawn]])]
 
 
 def _targets(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from pipelines.python_op import PythonOp
+
 WHOLE_FILE = UNCHECKED = -1
 CHUNK = 64  # pictures read by one call of Python, at most: a call costs as much as reading several small ones
 CHUNK_BYTES = 4 * 2**20  # of one call, about
@@ -61,18 +63,9 @@ class Encoded:
             OSError: The file cannot be read.
             ValueError: It does not hold what it held when the checksum was taken.
         """
-        length = int(self.lengths[index])
-        descriptor = os.open(self.paths[index], os.O_RDONLY)
-        try:
-            if length == WHOLE_FILE:
-                length = os.fstat(descriptor).st_size
-            data = os.pread(descriptor, length, int(self.starts[index]))
-        finally:
-            os.close(descriptor)
-        checksum = zlib.crc32(data)
-        if self.checksums[index] not in (UNCHECKED, checksum):
-            raise ValueError("the file is damaged or has changed: its checksum differs")
-        self.lengths[index], self.checksums[index] = len(data), checksum
+        stretch = (column[index] for column in (self.paths, self.starts, self.lengths, self.checksums))
+        data, self.checksums[index] = _read(*stretch)
+        self.lengths[index] = len(data)
         return data
 
     def readable(self, most: int) -> np.ndarray:
@@ -86,20 +79,33 @@ class Encoded:
                 found.append(place)
         return np.array(found, int)
 
-    def read_all(self, places: tf.data.Dataset, failed: set[str] | None = None) -> tf.data.Dataset:
-        """`(place, bytes)` for every one of the `places`, in their order.
+    def read_all(
+        self, places: tf.data.Dataset, failed: set[str] | None = None, *, elsewhere: bool = False
+    ) -> tf.data.Dataset:
+        """`(place, bytes, more...)` for every one of the `places`, in their order.
 
         Args:
-            places: Whole numbers below N.
+            places: Whole numbers below N, or `(place, more...)` with tensors that are carried along.
             failed: Takes the names of those that cannot be read, which give no bytes; None raises instead.
+            elsewhere: Another process will read them: it is told all lengths and checksums known by now, and can note
+                no others, nor any names.
         """
 
         def read_some(places: np.ndarray) -> np.ndarray:
             return np.array([self._read_or_note(int(place), failed) for place in places], object)
 
-        def read(places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            data = tf.numpy_function(read_some, [places], tf.string)
-            return places, tf.ensure_shape(data, [None])
+        if elsewhere:
+            names, numbers = np.unique(self.paths, return_inverse=True)  # a shard holds many
+            columns = [tf.constant(column) for column in (numbers, self.starts, self.lengths, self.checksums)]
+            names = tf.constant(names)
+
+        def read(places: tf.Tensor, *more: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            if elsewhere:
+                number, *stretch = [tf.gather(column, places) for column in columns]
+                data = _read_elsewhere([tf.gather(names, number), *stretch, failed is None], tf.string)
+            else:
+                data = tf.numpy_function(read_some, [places], tf.string)
+            return places, tf.ensure_shape(data, [None]), *more
 
         sample = self[:: max(1, len(self) // 100)]
         chunk = int(CHUNK_BYTES * len(sample) / max(sample.total_bytes(), 1))
@@ -120,3 +126,32 @@ def _file_size(path: bytes) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
+
+
+def _read(path: bytes, start: int, length: int, checksum: int) -> tuple[bytes, int]:
+    """A stretch of a file, or all of it, and its checksum; an `OSError` or `ValueError` if it is not what it was."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size if length == WHOLE_FILE else int(length)
+        data = os.pread(descriptor, size, int(start))
+    finally:
+        os.close(descriptor)
+    found = zlib.crc32(data)
+    if checksum not in (UNCHECKED, found):
+        raise ValueError("the file is damaged or has changed: its checksum differs")
+    return data, found
+
+
+@PythonOp
+def _read_elsewhere(
+    paths: np.ndarray, starts: np.ndarray, lengths: np.ndarray, checksums: np.ndarray, strict: np.ndarray
+) -> np.ndarray:
+    read = []
+    for path, start, *expected in zip(paths, starts, lengths, checksums, strict=True):
+        try:
+            read.append(_read(path, start, *expected)[0])
+        except (OSError, ValueError) as error:
+            if strict:
+                raise ValueError(f"{os.fsdecode(path)} at byte {start:,}: {error}") from error
+            read.append(b"")
+    return np.array(read, object)

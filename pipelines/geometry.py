@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from pipelines.fill import check_fill, is_outside, pad, source_index
 from pipelines.operation import Operation, Size, as_float, as_pixels
+from pipelines.python_op import PythonOp
 from pipelines.randomness import in_packets, uniform
 
 CANDIDATES = 10  # windows drawn for a random resized crop; the first one that fits is taken
@@ -49,18 +50,19 @@ def _flip(name: str, probability: float, axis: int) -> Operation:
     def draw(seeds: tf.Tensor, size: Size) -> tf.Tensor:
         return uniform(seeds, 1)[:, 0] < probability
 
-    def mirror(pictures: np.ndarray, flipped: np.ndarray) -> np.ndarray:
-        done = pictures.copy()
-        for place in np.flatnonzero(flipped):
-            done[place] = cv2.flip(pictures[place], axis - 1).reshape(done[place].shape)
-        return done
-
     def apply(pictures: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
         # Twice as fast as reversing all pictures in TensorFlow and choosing among them.
-        done = tf.numpy_function(mirror, [pictures, flipped], pictures.dtype, stateful=False)
-        return tf.ensure_shape(done, pictures.shape)
+        return tf.ensure_shape(_mirror([pictures, flipped, axis], pictures.dtype), pictures.shape)
 
     return Operation(name, draw, apply)
+
+
+@PythonOp
+def _mirror(pictures: np.ndarray, flipped: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    done = pictures.copy()
+    for place in np.flatnonzero(flipped):
+        done[place] = cv2.flip(pictures[place], int(axis) - 1).reshape(done[place].shape)
+    return done
 
 
 def random_crop(padding: int, fill: str = "reflect", value: float = 0.0) -> Operation:
@@ -102,22 +104,25 @@ def shrink(size: tuple[int, int]) -> Operation:
     if min(size) < 1:
         raise ValueError(f"`size` must be at least 1 pixel either way. Received: size={size}.")
 
-    def resize(pictures: np.ndarray) -> np.ndarray:
-        done = np.empty((len(pictures), *size, pictures.shape[3]), pictures.dtype)
-        for picture, result in zip(pictures, done, strict=True):
-            result[...] = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA).reshape(result.shape)
-        return done
-
     def draw(seeds: tf.Tensor, picture: Size) -> tf.Tensor:
         if picture[0] < size[0] or picture[1] < size[1]:
             raise ValueError(f"`shrink` to {size} needs larger pictures. Received: {picture[0]}x{picture[1]}.")
         return tf.zeros(tf.shape(seeds)[:1])
 
     def apply(pictures: tf.Tensor, choice: tf.Tensor) -> tf.Tensor:
-        done = tf.numpy_function(resize, [pictures], pictures.dtype, stateful=False)
+        done = _by_areas([pictures, size], pictures.dtype)
         return tf.ensure_shape(done, [pictures.shape[0], *size, pictures.shape[3]])
 
     return Operation("shrink", draw, apply)
+
+
+@PythonOp
+def _by_areas(pictures: np.ndarray, size: np.ndarray) -> np.ndarray:
+    height, width = map(int, size)
+    done = np.empty((len(pictures), height, width, pictures.shape[3]), pictures.dtype)
+    for picture, result in zip(pictures, done, strict=True):
+        result[...] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).reshape(result.shape)
+    return done
 
 
 def random_resized_crop(
@@ -166,22 +171,25 @@ def random_resized_crop(
         left = taken(_place(right, width - window_width), (width - central[1]) // 2)
         return tf.stack([top, left, tall, wide], axis=1)
 
-    def cut(pictures: np.ndarray, windows: np.ndarray) -> np.ndarray:
-        done = np.empty((len(pictures), *size, pictures.shape[3]), pictures.dtype)
-        for picture, (top, left, height, width), result in zip(pictures, windows, done, strict=True):
-            window = picture[top : top + height, left : left + width]
-            # OpenCV averages areas only where neither side grows; else it would take single pixels.
-            shrinks = (height > 2 * size[0] and width >= size[1]) or (width > 2 * size[1] and height >= size[0])
-            resized = cv2.resize(window, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-            result[...] = resized.reshape(result.shape)  # OpenCV drops an only channel
-        return done
-
     def apply(pictures: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
         # OpenCV resizes five times as fast as TensorFlow, whose kernel alone takes as long as decoding the picture.
-        resized = tf.numpy_function(cut, [pictures, windows], pictures.dtype, stateful=False)
+        resized = _cut([pictures, windows, size], pictures.dtype)
         return tf.ensure_shape(resized, [pictures.shape[0], *size, pictures.shape[3]])
 
     return Operation("random_resized_crop", draw, apply)
+
+
+@PythonOp
+def _cut(pictures: np.ndarray, windows: np.ndarray, size: np.ndarray) -> np.ndarray:
+    tall, wide = map(int, size)
+    done = np.empty((len(pictures), tall, wide, pictures.shape[3]), pictures.dtype)
+    for picture, (top, left, height, width), result in zip(pictures, windows, done, strict=True):
+        window = picture[top : top + height, left : left + width]
+        # OpenCV averages areas only where neither side grows; else it would take single pixels.
+        shrinks = (height > 2 * tall and width >= wide) or (width > 2 * wide and height >= tall)
+        resized = cv2.resize(window, (wide, tall), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        result[...] = resized.reshape(result.shape)  # OpenCV drops an only channel
+    return done
 
 
 def _place(fraction: tf.Tensor, room: tf.Tensor) -> tf.Tensor:

@@ -37,16 +37,24 @@ class Streamed:
     def __getitem__(self, index: np.ndarray | slice) -> "Streamed":
         return Streamed(self.encoded[index], self.size, self.strict, self.failed)
 
-    def read(self, places: tf.data.Dataset) -> tf.data.Dataset:
-        """`(picture uint8, whether it could be read)` for every one of the places, whole numbers below N, in order."""
+    def note(self, places: tf.Tensor) -> None:
+        """Add the names of pictures that another process could not read."""
+        self.failed.update(self.encoded.name(place) for place in places.numpy())
 
+    def read(self, places: tf.data.Dataset, *, elsewhere: bool = False) -> tf.data.Dataset:
+        """`(picture uint8, whether it could be read, more...)` for every one of the places, in order.
+
+        Args:
+            places: Whole numbers below N, or `(place, more...)` with tensors that are carried along.
+            elsewhere: Another process will read them; see `Encoded.read_all`.
+        """
         black = tf.io.encode_png(tf.zeros([1, 1, 3], "uint8"))
 
-        def decode(place: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def decode(place: tf.Tensor, data: tf.Tensor, *more: tf.Tensor) -> tuple[tf.Tensor, ...]:
             readable = tf.strings.length(data) > 0
-            return decode_picture(tf.where(readable, data, black), self.size), readable
+            return decode_picture(tf.where(readable, data, black), self.size), readable, *more
 
-        data = self.encoded.read_all(places, None if self.strict else self.failed)
+        data = self.encoded.read_all(places, None if self.strict else self.failed, elsewhere=elsewhere)
         return data.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 

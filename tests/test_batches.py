@@ -46,6 +46,10 @@ def test_an_epoch_shows_no_picture_twice_and_the_next_has_another_order() -> Non
     assert first != second
 
 
+def test_training_batches_say_that_they_are_endless() -> None:
+    assert training().cardinality() == tf.data.INFINITE_CARDINALITY
+
+
 def test_same_seed_gives_the_same_batches_and_another_seed_others() -> None:
     assert indices(training(seed=5), 6) == indices(training(seed=5), 6)
     assert indices(training(seed=5), 6) != indices(training(seed=6), 6)
@@ -371,7 +375,7 @@ def test_labels_and_numbers_of_classes_belong_together() -> None:
 
 
 def test_only_some_places_are_drawn_and_what_happens_to_them_stays_the_same() -> None:
-    from pipelines.batches import places_of_epoch
+    from pipelines.order import places_of_epoch
 
     pictures = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 3)).astype("uint8")
     index, only = np.arange(20)[::-1].copy(), np.array([1, 4, 5, 9, 12, 17])

@@ -95,6 +95,7 @@ def test_a_share_reads_its_own_pictures_and_one_more_for_each_mixture(files, ste
         return original(self, place)
 
     monkeypatch.setattr(Encoded, "read", counted)
+    monkeypatch.setattr("pipelines.encoded.READERS", 1)  # one after the other
     data = make_train(
         Streamed(Encoded.files(files), (24, 20)),
         labels(),
