@@ -5,12 +5,16 @@ so a process of its own trains on JAX, and then this one does the rest with Tens
 """
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-from apps.hosts import ALONE, STOPPED, Asked, Hosts, join, leave
+from apps.hosts import ALONE, STOPPED, Asked, Hosts, describe_death, is_of_others, join, leave
 from apps.new_process import DiedError, call_in_new_process
+
+SECONDS_TO_SAY = 3.0  # for the other hosts, which end without the first, to say what is wrong
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,15 @@ def _compete(order: Mapping[str, Any], how: Mapping[str, Any], where: Where, hos
 
 
 def _compete_on_jax(order: Mapping[str, Any], how: Mapping[str, Any], where: Where) -> None:
+    if find_spec("jax") is None:
+        raise ValueError("KERAS_BACKEND=jax needs the package jax: pip install 'kerascnn[jax]'.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         run = call_in_new_process(_train_on_jax, order, how, where, debug=where.debug)
     except DiedError as error:
-        raise (ValueError(STOPPED) if where.hosts else RuntimeError(f"The training was killed ({error}).")) from error
+        if where.hosts is None:
+            raise RuntimeError(f"The training was killed ({error}).") from error
+        raise ValueError(describe_death(error, where.hosts)) from error
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if run is None:  # after a dry run, and on all hosts but the first
         return
@@ -94,6 +102,15 @@ def _train_on_jax(order: Mapping[str, Any], how: Mapping[str, Any], where: Where
     if where.devices is not None and where.devices > 1:
         jax.config.update("jax_num_cpu_devices", where.devices)
     hosts = join(where.hosts)
-    run = _compete(order, how, where, hosts)
+    try:
+        run = _compete(order, how, where, hosts)
+    except RuntimeError as error:
+        if hosts.of == 1 or not is_of_others(error):
+            raise
+        raise ValueError(STOPPED) from error
+    except ValueError:
+        if hosts.of > 1 and hosts.is_first:
+            time.sleep(SECONDS_TO_SAY)
+        raise
     leave(hosts)
     return run if hosts.is_first else None

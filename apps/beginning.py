@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import keras
 import tensorflow as tf
 
 import pipelines
@@ -18,7 +18,7 @@ from apps.audit import brief_audit
 from apps.budget import MINUTES, Workload, measure_speed
 from apps.console import Console, duration
 from apps.devices import Devices
-from apps.hosts import Hosts, describe_stop
+from apps.hosts import Hosts
 from apps.lr_find import with_found_rate
 from apps.plan import Plan, make_plan, print_plan
 from apps.recipe import Recipe, check_choices
@@ -66,48 +66,67 @@ class Begun:
 def begin(wish: Wish, devices: Devices, console: Console) -> Begun | None:
     """Check everything, print the plan, make the run folder; None after a dry run.
 
-    Of several hosts the first one does all that, and tells the others, which open the same data for themselves.
+    Of several hosts the first one decides, and tells the others, which open the same data for themselves. The folder is
+    made when all are ready.
 
     Raises:
-        ValueError, FileNotFoundError: The data or the choices do not fit, here or on the first host.
+        ValueError, FileNotFoundError: The data or the choices do not fit, here or on another host.
     """
-    if not devices.hosts.is_first:
-        return _join_in(devices.hosts)
+    hosts = devices.hosts
+    if not hosts.is_first:
+        return _join_in(hosts)
+    began = time.monotonic()
     try:
-        begun = _begin(wish, devices, console)
-    except (ValueError, OSError) as error:
-        devices.hosts.from_first({"error": str(error)})
+        order, plan, run = _decide(wish, devices, console)
+    except BaseException as error:
+        hosts.from_first({"error": str(error) or type(error).__name__})
         raise
-    told: dict[str, Any] = {"run": None}
-    if begun is not None:
-        told = {"run": str(begun.run), "recipe": asdict(begun.plan.recipe), "fingerprint": begun.plan.fingerprint}
-        told |= {"order": asdict(begun.order), "resume": begun.resume}
-    devices.hosts.from_first(told)
-    return begun
+    recipe = asdict(plan.recipe)
+    hosts.from_first(None if wish.dry_run else {"order": asdict(order), "recipe": recipe, "print": plan.fingerprint})
+    if wish.dry_run:
+        return None
+    hosts.agree(None)
+    if run is None:
+        run = wish.out or files.new_folder(Path("runs") / plan.competition.name)
+        run.mkdir(parents=True, exist_ok=True)
+        found = f"{keras.backend.backend()}, {devices.describe()}"
+        run_folder.write_record(run, order, recipe, plan.fingerprint, plan.competition.group_column, found)
+    hosts.from_first({"run": str(run), "resume": wish.resume})
+    console.say(f"run       {run}")
+    if order.tensorboard:
+        console.say(f"watch     {shlex.join(['tensorboard', '--logdir', os.fspath(run / TENSORBOARD)])}")
+    end = None if order.minutes is None else began + 60 * order.minutes - plan.rest
+    return Begun(order, plan, run, wish.resume, end)
 
 
 def _join_in(hosts: Hosts) -> Begun | None:
     """What the first host has begun, on another one."""
     told = hosts.from_first()
+    if told is None:
+        return None
     if "error" in told:
         raise ValueError(f"The first host says: {told['error']}")
-    if told["run"] is None:
-        return None
     order = replace(run_folder.Order(**told["order"]), choices=dict(check_choices(told["recipe"])))
-    plan = open_plan(order, math.inf, Console(quiet=True))
-    differing = [what for what, value in plan.fingerprint.items() if value != told["fingerprint"][what]]
-    if differing:
-        raise ValueError(
-            f"Host {hosts.number} finds other data in {order.data} than the first one: {', '.join(differing)}. "
-            "Give all hosts the same."
-        )
-    return Begun(order, replace(plan, recipe=Recipe(**order.choices)), Path(told["run"]), told["resume"])
+    try:
+        plan = open_plan(order, math.inf, Console(quiet=True))
+        differing = [what for what, value in plan.fingerprint.items() if value != told["print"][what]]
+        if differing:
+            raise ValueError(
+                f"Host {hosts.number} finds other data in {order.data} than the first one: {', '.join(differing)}. "
+                "Give all hosts the same."
+            )
+    except BaseException as error:
+        hosts.agree(str(error) or type(error).__name__)
+        raise
+    hosts.agree(None)
+    begun = hosts.from_first()
+    return Begun(order, replace(plan, recipe=Recipe(**order.choices)), Path(begun["run"]), begun["resume"])
 
 
-def _begin(wish: Wish, devices: Devices, console: Console) -> Begun | None:
-    """On the first host."""
-    order, out, began = wish.order, wish.out, time.monotonic()
-    run, fingerprint = out, None
+def _decide(wish: Wish, devices: Devices, console: Console) -> tuple[run_folder.Order, Plan, Path | None]:
+    """The complete order, the plan, and the folder of a run that goes on; after a dry run, how long it would take."""
+    order, out = wish.order, wish.out
+    run, fingerprint = None, None
     check_scaling(wish.scaling, wish.batch_norm)
     if wish.resume:
         run = run_folder.find_interrupted(dataset_name(order.data), out)
@@ -118,15 +137,14 @@ def _begin(wish: Wish, devices: Devices, console: Console) -> Begun | None:
             raise ValueError(f"{out} exists. Choose another `--out`, or go on with it by `--resume`.")
     if order.tensorboard:
         require_tensorboard()
-    for folder in (run or Path("runs"), Path(order.saved_models)):
+    for folder in (run or out or Path("runs"), Path(order.saved_models)):
         files.require_writable(folder)
 
-    timed, end = order.minutes is not None, began + 60 * (order.minutes or MINUTES)
-    plan = open_plan(order, end, console)
+    plan = open_plan(order, time.monotonic() + 60 * (order.minutes or MINUTES), console)
     if run is not None and fingerprint is not None:
         run_folder.check_same_data(run, fingerprint, plan.fingerprint)
     plan = for_devices(plan, wish, devices)
-    check_several(plan.recipe, devices, timed)
+    check_several(plan.recipe, devices, order.minutes is not None)
     check_decoder(plan.data, devices.decoder)
     plan = with_found_rate(plan, console) if wish.auto_lr and not wish.resume else plan
     print_plan(plan, console, devices)
@@ -137,26 +155,19 @@ def _begin(wish: Wish, devices: Devices, console: Console) -> Begun | None:
             f"time      about {duration(speed.of_training(plan.recipe, work))} of training on one device of this "
             f"machine, {duration(speed.of_the_rest(work))} for predictions and export (measured on a few steps)"
         )
-        return None
-    if run is None or not wish.resume:
-        run = out or files.new_folder(Path("runs") / plan.competition.name)
-        run.mkdir(parents=True, exist_ok=True)
-        run_folder.write_record(run, order, asdict(plan.recipe), plan.fingerprint, plan.competition.group_column)
-    console.say(f"run       {run}")
-    if order.tensorboard:
-        console.say(f"watch     {shlex.join(['tensorboard', '--logdir', os.fspath(run / TENSORBOARD)])}")
-    return Begun(order, plan, run, wish.resume, end - plan.rest if timed else None)
+    return order, plan, run
 
 
 def for_devices(plan: Plan, wish: Wish, devices: Devices) -> Plan:
     """The plan with the batch, the rate and BatchNorm that these devices get; a resumed run has its own."""
-    recipe, settled = plan.recipe, wish.order.choices
+    recipe, keeps = plan.recipe, wish.scaling == "keep" or wish.resume
+    asked = keeps and recipe.batch_size == wish.order.choices.get("batch_size")
     if not wish.resume:
         least = min(max(1, round(recipe.hardest * len(train))) for train, _ in plan.splits)
         recipe = scale(recipe, wish.scaling, devices, least)
         if wish.batch_norm == "device" and devices.count > 1:
             recipe = replace(recipe, norm_parts=devices.count)
-    return replace(plan, recipe=divide(recipe, devices, settled if wish.scaling == "keep" else ()))
+    return replace(plan, recipe=divide(recipe, devices, may_change=not (asked or wish.resume)))
 
 
 def check_order(order: run_folder.Order, from_scratch: bool) -> None:
@@ -197,17 +208,16 @@ def working_in(begun: Begun, hosts: Hosts, console: Console) -> Iterator[None]:
     """Alone in the run folder; whatever stops the work is answered with the command that goes on."""
     run = begun.run
     again = shlex.join(["kerascnn", "compete", begun.order.data, "--resume", "--out", os.fspath(run)])
+    if keras.backend.backend() == "jax":
+        again = f"KERAS_BACKEND=jax {again}"
     with run_folder.lock(run) if hosts.is_first else nullcontext():
         if hosts.is_first:
             run_folder.remove_unfinished(run)
         try:
             yield
         except KeyboardInterrupt:
-            console.warn(f"Stopped. {run_folder.best_snapshot(run)} Go on with: {again}")
+            if hosts.is_first:
+                console.warn(f"Stopped. {run_folder.best_snapshot(run)} Go on with: {again}")
             raise
         except OSError as error:
             raise OSError(f"{run_folder.describe(error)} What is finished is kept; go on with: {again}") from error
-        except RuntimeError as error:
-            if hosts.of == 1 or "RESOURCE_EXHAUSTED" in str(error):
-                raise
-            raise ValueError(describe_stop(error)) from error

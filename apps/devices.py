@@ -48,6 +48,18 @@ class Devices:
         """Where a network is built, compiled and trained on them."""
         return nullcontext() if self.distribution is None else self.distribution.scope()
 
+    def meet(self) -> None:
+        """Wait until all hosts are ready, and let their devices meet, which must come within seconds then."""
+        if self.hosts.of == 1:
+            return
+        import jax
+        import numpy as np
+
+        self.hosts.from_all()
+        layout = self.distribution.get_data_layout((self.count,)).backend_layout
+        ones = jax.make_array_from_process_local_data(layout, np.ones(len(self.names), "float32"))
+        jax.jit(jax.numpy.sum)(ones).block_until_ready()
+
     def describe(self) -> str:
         """In words, such as "4 x gpu, 2 on each of 2 hosts"."""
         kind = self.names[0].lower().split(":")[-2].strip("/").removeprefix("device:") if self.names else "device"
@@ -71,9 +83,15 @@ def open_devices(asked: int | None, hosts: Hosts, decoder: str | None = None) ->
         return replace(ONE, decoder=decoder)
     jax = keras.backend.backend() == "jax"
     found = _of_jax(hosts) if jax else _of_tensorflow()
+    each = hosts.from_all(min(asked or len(found), len(found)))
     if asked and asked > len(found):
         raise ValueError(f"`--devices {asked}` asks for more than there are: {', '.join(found)}. Take `--devices all`.")
     names = found[: asked or len(found)]
+    if len(set(each)) > 1:
+        raise ValueError(
+            f"All hosts must have as many devices. They have, in order: {', '.join(map(str, each))}. Say the same "
+            "`--devices` on all."
+        )
     if len(names) * hosts.of == 1:
         return replace(ONE, decoder=decoder)
     return Devices(names, hosts, _data_parallel(len(names)) if jax else _mirrored(names), decoder)

@@ -2,17 +2,27 @@
 
 import json
 import os
+import signal
+import socket
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
+
+from apps.new_process import DiedError, note
 
 PATIENCE = 30  # seconds without a sign of life after which a process counts as stopped
 TO_START = 300  # seconds in which all processes must have started
-COUNTED = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")  # how many processes a scheduler says it started
+LONGEST = 86_400  # seconds that one of them may prepare while the others wait
+COUNTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # how many processes a scheduler says it started
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """Where this process stands among those that train together: its number, from 0, and how many there are."""
+    """Where this process stands among those that train together: its number, from 0, and how many there are.
+
+    They talk by way of the first one's coordination service, which waits as long as its processes live: devices only
+    meet where all are known to be ready (`apps.devices.Devices.meet`).
+    """
 
     number: int = 0
     of: int = 1
@@ -24,15 +34,33 @@ class Hosts:
 
     def from_first(self, value: Any = None) -> Any:
         """What the first process gives, which JSON can hold, on all of them; all must call it."""
-        if self.of == 1:
-            return value
-        import numpy as np
-        from jax.experimental.multihost_utils import broadcast_one_to_all
+        return self.from_all(value if self.is_first else None)[0]
 
-        text = np.frombuffer(json.dumps(value).encode() if self.is_first else b"", "uint8")
-        length = int(broadcast_one_to_all(np.int32(len(text))))
-        text = np.asarray(broadcast_one_to_all(text if self.is_first else np.zeros(length, "uint8")))
-        return json.loads(text.astype("uint8").tobytes())
+    def from_all(self, value: Any = None) -> list[Any]:
+        """What each process gives, in order; all must call it."""
+        if self.of == 1:
+            return [value]
+        client, turn = _client(), next(_TURNS)
+        client.key_value_set(f"kerascnn/{turn}/{self.number}", json.dumps(value))
+        return [
+            json.loads(client.blocking_key_value_get(f"kerascnn/{turn}/{number}", 1000 * LONGEST))
+            for number in range(self.of)
+        ]
+
+    def agree(self, error: str | None) -> None:
+        """A `ValueError` on all where one of them has an error; all must call it."""
+        for number, said in enumerate(self.from_all(error)):
+            if said is not None:
+                raise ValueError(said if number == self.number else f"Host {number} says: {said}")
+
+
+_TURNS = count()  # all processes take the same turns
+
+
+def _client() -> Any:
+    from jax._src.distributed import global_state  # JAX has no public name for it
+
+    return global_state.client
 
 
 ALONE = Hosts()
@@ -93,6 +121,8 @@ def join(asked: Asked | None) -> Hosts:
         return ALONE
     import jax
 
+    if asked.number == 0 and asked.coordinator is not None:
+        _check_port(asked.coordinator)
     try:
         jax.distributed.initialize(
             asked.coordinator,
@@ -100,18 +130,14 @@ def join(asked: Asked | None) -> Hosts:
             asked.number,
             initialization_timeout=TO_START,
             heartbeat_timeout_seconds=PATIENCE,
-            shutdown_timeout_seconds=PATIENCE,
+            shutdown_timeout_seconds=LONGEST,
         )
     except ValueError as error:
         raise ValueError(
             "No job of SLURM, Open MPI or Kubernetes is recognised here. Say `--hosts COUNT --host NUMBER "
             f"--coordinator HOST:PORT` ({error})."
         ) from error
-    except RuntimeError as error:
-        raise ValueError(
-            f"Not all processes have come together within {TO_START} s: is {asked.coordinator or 'the first one'} "
-            f"reachable, and was each started with a `--host` of its own? ({_first_line(error)})"
-        ) from error
+    note(JOINED)
     return Hosts(jax.process_index(), jax.process_count())
 
 
@@ -123,24 +149,41 @@ def leave(hosts: Hosts) -> None:
         jax.distributed.shutdown()
 
 
-def describe_stop(error: RuntimeError) -> str:
-    """A sentence for what JAX raises when another process does not answer any more."""
-    return f"{STOPPED} ({_first_line(error)})"
+def is_of_others(error: RuntimeError) -> bool:
+    """Whether this is what JAX raises when another process does not answer any more."""
+    return any(word in str(error) for word in ("Gloo", "gloo", "NCCL", "oordination", "onnection", "UNAVAILABLE"))
 
 
-STOPPED = (
-    "Another process of this training has stopped, so that this one cannot go on: see what it said. What is finished "
-    "is kept; start all of them again with `--resume`, as many as you like."
-)
+def describe_death(error: DiedError, asked: Asked) -> str:
+    """A sentence for the end of this process' training by JAX itself, or by a signal."""
+    if error.code == -signal.SIGKILL:
+        return f"The training of this process was killed, perhaps for want of memory. {AGAIN}"
+    if error.noted != JOINED:
+        return (
+            f"Not all processes have come together within {TO_START} s: is {asked.coordinator or 'the first one'} "
+            "reachable, and was each started, with a `--host` of its own?"
+        )
+    return STOPPED
 
 
-def _first_line(error: Exception) -> str:
-    """The last part of a message that wraps others, in at most 160 characters."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rsplit("Error dispatching computation: ", 1)[-1][:160]
+JOINED = "joined"
+AGAIN = "What is finished is kept; start all of them again with `--resume`."
+STOPPED = f"Another process of this training has stopped, so that this one cannot go on: see what it said. {AGAIN}"
 
 
 def _check_address(coordinator: str) -> None:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"`--coordinator` must be HOST:PORT, such as 10.0.0.1:4444. Received: {coordinator}.")
+
+
+def _check_port(coordinator: str) -> None:
+    """A `ValueError` where the first process cannot listen."""
+    port = int(coordinator.rpartition(":")[2])
+    try:
+        with socket.create_server(("", port)):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"Port {port} cannot be listened at ({error.strerror}). Take another one in `--coordinator`."
+        ) from error

@@ -89,16 +89,19 @@ def write_record(
     recipe: Mapping[str, Any],
     fingerprint: Mapping[str, str],
     group_column: str | None = None,
+    devices: str = "",
 ) -> None:
     """recipe.json: everything needed to repeat the run, and to know a resumed one again.
 
-    `group_column` is the column by which pictures are grouped, also where it was worked out.
+    `group_column` is the column by which pictures are grouped, also where it was worked out; `devices` are those that
+    the run was begun on, in words.
     """
     record = {
         **asdict(order),
         "recipe": dict(recipe),
         "fingerprint": fingerprint,
         "group_column": group_column,
+        "devices": devices,
         "command": shlex.join(["kerascnn", "compete", *sys.argv[1 + (sys.argv[1:2] == ["compete"]) :]]),
         "versions": package_versions(),
     }

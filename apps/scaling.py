@@ -1,7 +1,8 @@
 """What several devices do to the batch and the learning rate of a recipe."""
 
-from collections.abc import Collection
 from dataclasses import replace
+
+import keras
 
 from apps.data import Data
 from apps.devices import Devices
@@ -47,14 +48,14 @@ def scale(recipe: Recipe, scaling: str, devices: Devices, most: int) -> Recipe:
     return replace(recipe, batch_size=batch_size, **rates)
 
 
-def divide(recipe: Recipe, devices: Devices, settled: Collection[str]) -> Recipe:
-    """The recipe with a batch that the devices can share equally, smaller where it was not `settled`.
+def divide(recipe: Recipe, devices: Devices, may_change: bool = True) -> Recipe:
+    """The recipe with a batch that the devices can share equally, a little smaller where it `may_change`.
 
     Raises:
-        ValueError: It was, or it has no picture for every device; or BatchNorm's parts do not fit the devices.
+        ValueError: It must not, or it has no picture for every device; or BatchNorm's parts do not fit the devices.
     """
     count, batch_size = devices.count, recipe.batch_size
-    if batch_size % count and ("batch_size" in settled or batch_size < count):
+    if batch_size % count and (batch_size < count or not may_change):
         nearest = max(1, round(batch_size / count)) * count
         raise ValueError(
             f"`batch_size` must be a multiple of the {count} devices, such as {nearest}. Received: {batch_size}."
@@ -85,14 +86,16 @@ def check_several(recipe: Recipe, devices: Devices, paced: bool) -> None:
         devices: Of all hosts.
         paced: Whether the clock decides how long the training is.
     """
-    several = f"{devices.count} devices"
-    import keras
-
     mirrored = devices.count > 1 and keras.backend.backend() == "tensorflow"
-    for wrong, what, instead in (
-        (mirrored and recipe.hardest < 1, f"`hardest={recipe.hardest:g}`", "set KERAS_BACKEND=jax, or `hardest=1`"),
-        (devices.hosts.of > 1 and paced, "`--minutes`", "each host has a clock of its own: give `--epochs`"),
-        (mirrored and recipe.average == "swa", "`average=swa`", "set KERAS_BACKEND=jax, or take `ema`"),
+    for wrong, what, several, instead in (
+        (mirrored and recipe.hardest < 1, "hardest", "devices of TensorFlow", "set KERAS_BACKEND=jax, or `hardest=1`"),
+        (
+            mirrored and recipe.average == "swa",
+            "average=swa",
+            "devices of TensorFlow",
+            "set KERAS_BACKEND=jax, or take `ema`",
+        ),
+        (devices.hosts.of > 1 and paced, "--minutes", "hosts", "each has a clock of its own. Give `--epochs`"),
     ):
         if wrong:
-            raise ValueError(f"{what} does not go with {several} here: {instead}.")
+            raise ValueError(f"`{what}` does not go with several {several}: {instead}.")

@@ -188,7 +188,7 @@ def _restore(
             f"in epoch {begin.epoch + 1} of {progress.epochs}, after step {begin.step} of {progress.steps[begin.epoch]}"
         )
         console.say(f"  {progress.what}: going on {where}")
-    elif begin.epoch:
+    elif 0 < begin.epoch < progress.epochs and not begin.stopped:
         console.say(f"  {progress.what}: going on after epoch {begin.epoch} of {progress.epochs}")
     return begin
 

@@ -30,6 +30,7 @@ def train_all(
     allowed = None if end is None or not can_be_paced(recipe) else end - time.monotonic()
     first = devices.hosts.is_first
     layers = devices.count == 1  # one device alone looks at them
+    devices.meet()
     trained: list[list[Trained]] = []
     spent, left = 0.0, len(plan.splits) * recipe.seeds
     for fold, (train_index, held_out) in enumerate(plan.splits):

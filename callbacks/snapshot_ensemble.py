@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from callbacks.combinators import Sequence
+from callbacks.processes import is_first_process
 from callbacks.rates import LearningRateSchedule
 from callbacks.schedules import CosineSchedule
 from callbacks.snapshots import copy_weights, read_snapshot, write_snapshot
@@ -76,7 +77,7 @@ class SnapshotEnsemble(StatefulCallback):
                 f"The cycles {self.cycles} need {self.ends[-1]} epochs, but `fit` runs for {epochs}: the last snapshot "
                 f"would not be the end of a cycle. Use `epochs={self.ends[-1]}` or other cycles."
             )
-        if self.folder is not None:
+        if self.folder is not None and is_first_process():
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:

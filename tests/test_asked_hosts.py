@@ -11,7 +11,7 @@ from apps.options import parse_devices
 
 @pytest.fixture(autouse=True)
 def no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -20,7 +20,7 @@ def test_nothing_said_is_this_process_alone() -> None:
     assert parse_hosts("1", None, None) is None
 
 
-@pytest.mark.parametrize("name", ["SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"])
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
 def test_job_of_several_processes_is_recognised(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
     assert parse_hosts(None, None, None) is None

@@ -124,6 +124,8 @@ def test_two_hosts_train_the_network_of_one_and_only_the_first_writes(alone: Pat
     assert difference(alone, first) < SAME
     assert answers(alone) == answers(first)
     assert not list(second.iterdir())
+    record = json.loads((first / "run" / "recipe.json").read_text())
+    assert record["devices"] == "jax, 2 x cpu, 1 on each of 2 hosts"
 
     succeed(Host(devices, *OPTIONS, "--devices", "2"))  # of a single host
     assert difference(devices, first) == 0
@@ -205,12 +207,77 @@ def test_silent_host_stops_the_other_within_a_minute(tmp_path: Path) -> None:
 
 
 def test_job_of_slurm_needs_no_options(tmp_path: Path) -> None:
-    job = {"SLURM_JOB_ID": str(free_port() % 4096), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    job = {
+        "SLURM_JOB_ID": str(free_port() % 4096),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
+    }
     hosts = [
         Host(tmp_path, *OPTIONS, "--epochs", "1", environment={**job, "SLURM_PROCID": number, "SLURM_LOCALID": number})
         for number in "01"
     ]
     assert "2 x cpu, 1 on each of 2 hosts: of a batch of 128, 64 pictures on each" in succeed(*hosts)
+
+
+def test_hosts_wait_for_one_another_longer_than_devices_do(tmp_path: Path) -> None:
+    """Devices that meet wait for 30 seconds."""
+    code = """
+import sys, time
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+from apps.hosts import Asked, join, leave
+from apps.devices import open_devices
+number = int(sys.argv[1])
+hosts = join(Asked(2, number, sys.argv[2]))
+devices = open_devices(0, hosts)
+time.sleep(35 * (number == 0))
+assert hosts.from_first({"number": number}) == {"number": 0}
+time.sleep(35 * (number == 1))
+devices.meet()
+time.sleep(35 * (number == 0))
+leave(hosts)
+"""
+    address = f"127.0.0.1:{free_port()}"
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    both = [subprocess.Popen([sys.executable, "-c", code, number, address], env=environment) for number in "01"]
+    assert [one.wait(300) for one in both] == [0, 0]
+
+
+def test_host_with_another_number_of_devices_is_named(tmp_path: Path) -> None:
+    port = free_port()
+    hosts = [Host(tmp_path, "--devices", n, port=port, number=i, of=2) for i, n in enumerate("21")]
+    for host in hosts:
+        code, _, error = host.end()
+        assert code == 2
+        assert "All hosts must have as many devices. They have, in order: 2, 1" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_interrupt_of_the_command_alone_stops_the_training(tmp_path: Path) -> None:
+    host = Host(tmp_path, *OPTIONS, "--epochs", "500", "--checkpoint-minutes", "0")
+    wait_for(tmp_path / "run" / "checkpoints" / "1" / "last.npz")
+    host.process.send_signal(signal.SIGINT)
+    code, _, error = host.end(A_MINUTE)
+    assert code == 130
+    assert "Go on with: KERAS_BACKEND=jax kerascnn compete digits --resume --out run" in error
+
+
+def test_resume_keeps_its_batch_or_says_why_not(alone: Path, tmp_path: Path) -> None:
+    host = Host(tmp_path, *OPTIONS, "--checkpoint-minutes", "0")
+    wait_for(tmp_path / "run" / "checkpoints" / "1" / "last.npz")
+    host.process.kill()
+    host.end()
+    code, _, error = Host(tmp_path, "--resume", "--devices", "3").end()
+    assert code == 2
+    assert "`batch_size` must be a multiple of the 3 devices, such as 129. Received: 128." in error
+
+
+def test_port_in_use_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, error = Host(tmp_path, port=taken.getsockname()[1], number=0, of=2).end()
+    assert code == 2
+    assert "cannot be listened at (Address already in use). Take another one in `--coordinator`." in error
 
 
 def test_host_with_other_data_is_named(tmp_path: Path) -> None:
@@ -224,7 +291,10 @@ def test_host_with_other_data_is_named(tmp_path: Path) -> None:
     code, _, error = second.end()
     assert code == 2
     assert "Host 1 finds other data in data.npz than the first one: labelled pictures" in error
-    assert first.end(A_MINUTE)[0] == 2
+    code, _, error = first.end(A_MINUTE)
+    assert code == 2
+    assert "Host 1 says: Host 1 finds other data" in error
+    assert not (folders[0] / "run").exists()
 
 
 def test_error_of_the_first_host_is_told_by_all(tmp_path: Path) -> None:
