@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import keras
 
 import kerascnn
 from apps import bench_pytorch
 from apps.bench import Contestant, Figure, measure, print_figures
-from apps.bench_jax import Training, inference, on_devices
+from apps.bench_jax import Training, inference, jax, on_devices
 from apps.bench_networks import INSTALL, OURS, PYTORCH, Case, our_model, pytorch_model
 from apps.console import Console
 from apps.recipe import NETWORK_OPTIONS

@@ -1,13 +1,17 @@
-"""Steps of Keras' networks on JAX for the benchmarks: begun without waiting for one another, the last is waited for."""
+"""Steps of Keras' networks on JAX for the benchmarks: begun without waiting for one another, the last is waited for.
 
+Without JAX this module can be imported, and nothing else.
+"""
+
+import importlib
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import keras
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
+jax: Any = importlib.import_module("jax") if importlib.util.find_spec("jax") else None
 Batch = tuple[Any, Any]  # pictures, and their labels as the loss takes them
 
 
@@ -55,5 +59,5 @@ def on_devices(batch: Batch) -> Batch:
     if distribution is None:
         return jax.tree.map(jax.device_put, batch)
     mesh = distribution.device_mesh.backend_mesh
-    divided = NamedSharding(mesh, PartitionSpec(distribution.batch_dim_name))
+    divided = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(distribution.batch_dim_name))
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(divided, np.asarray(array)), batch)

@@ -308,6 +308,7 @@ def test_normalisation_does_not_depend_on_where_the_pictures_are(tmp_path) -> No
 
 
 OPTIONS = {
+    "norm_parts": 2,
     "stem": "imagenet",
     "activation": "elu",
     "norm": "group",

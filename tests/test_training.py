@@ -88,11 +88,11 @@ def test_classifier_carries_the_temperatures_by_the_names_of_the_model() -> None
 def test_training_stopped_between_two_sizes_goes_on_to_the_same_weights(data, tmp_path, monkeypatch) -> None:
     begun, batches = [], training.training_batches
 
-    def noted(recipe, data, index, first_epoch, size, only, first_step):
+    def noted(recipe, data, index, first_epoch, size, only, first_step, devices):
         begun.append((first_epoch, size, None if only is None else len(only)))
         if stop_at == first_epoch:
             raise KeyboardInterrupt
-        return batches(recipe, data, index, first_epoch, size, only, first_step)
+        return batches(recipe, data, index, first_epoch, size, only, first_step, devices)
 
     monkeypatch.setattr(training, "training_batches", noted)
     stop_at = None
