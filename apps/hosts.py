@@ -185,5 +185,5 @@ def _check_port(coordinator: str) -> None:
             pass
     except OSError as error:
         raise ValueError(
-            f"Port {port} cannot be listened at ({error.strerror}). Take another one in `--coordinator`."
+            f"Port {port} cannot be listened at ({os.strerror(error.errno or 0)}). Take another one in `--coordinator`."
         ) from error
