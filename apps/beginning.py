@@ -160,14 +160,14 @@ def _decide(wish: Wish, devices: Devices, console: Console) -> tuple[run_folder.
 
 def for_devices(plan: Plan, wish: Wish, devices: Devices) -> Plan:
     """The plan with the batch, the rate and BatchNorm that these devices get; a resumed run has its own."""
-    recipe, keeps = plan.recipe, wish.scaling == "keep" or wish.resume
-    asked = keeps and recipe.batch_size == wish.order.choices.get("batch_size")
+    recipe, keeps = plan.recipe, wish.resume
     if not wish.resume:
+        keeps = wish.scaling == "keep" and recipe.batch_size == wish.order.choices.get("batch_size")
         least = min(max(1, round(recipe.hardest * len(train))) for train, _ in plan.splits)
         recipe = scale(recipe, wish.scaling, devices, least)
         if wish.batch_norm == "device" and devices.count > 1:
             recipe = replace(recipe, norm_parts=devices.count)
-    return replace(plan, recipe=divide(recipe, devices, may_change=not (asked or wish.resume)))
+    return replace(plan, recipe=divide(recipe, devices, may_change=not keeps))
 
 
 def check_order(order: run_folder.Order, from_scratch: bool) -> None:

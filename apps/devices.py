@@ -77,12 +77,12 @@ def open_devices(asked: int | None, hosts: Hosts, decoder: str | None = None) ->
     A processor is one device, unless it was divided before (`startup.import_tensorflow`).
 
     Raises:
-        ValueError: There are not so many.
+        ValueError: There are not so many, or not as many on all hosts.
     """
     if asked in (None, 1) and hosts.of == 1:
         return replace(ONE, decoder=decoder)
     jax = keras.backend.backend() == "jax"
-    found = _of_jax(hosts) if jax else _of_tensorflow()
+    found = _of_jax() if jax else _of_tensorflow()
     each = hosts.from_all(min(asked or len(found), len(found)))
     if asked and asked > len(found):
         raise ValueError(f"`--devices {asked}` asks for more than there are: {', '.join(found)}. Take `--devices all`.")
@@ -97,7 +97,7 @@ def open_devices(asked: int | None, hosts: Hosts, decoder: str | None = None) ->
     return Devices(names, hosts, _data_parallel(len(names)) if jax else _mirrored(names), decoder)
 
 
-def _of_jax(hosts: Hosts) -> list[str]:
+def _of_jax() -> list[str]:
     import jax
 
     return [f"{device.platform}:{device.id}" for device in jax.local_devices()]

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -48,8 +47,6 @@ def compete(folder: Path, *options: str) -> str:
 def test_two_devices_of_tensorflow_train_the_network_of_one(
     tmp_path: Path, options: tuple, alone: tuple, tolerance: float
 ) -> None:
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("test_hosts.py is the same on JAX.")
     said = compete(tmp_path / "two", "--devices", "2", *options)
     assert "devices   2 x cpu: of a batch of 128, 64 pictures on each" in said
     compete(tmp_path / "one", *alone)
