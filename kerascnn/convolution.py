@@ -14,6 +14,7 @@ else:
     tf = None
 
 MOST_PIXELS = 64  # of an output map; with larger ones oneDNN's own gradient is faster
+FEWEST_PICTURES = 16  # with fewer oneDNN computes wrong products on processors with AMX (TensorFlow 2.21: 2 to 14, even)
 
 
 @keras.saving.register_keras_serializable(package="kerascnn")
@@ -48,14 +49,18 @@ def _convolve(x: Any, kernel: Any, stride: int, padding: str) -> Any:
     @tf.custom_gradient
     def convolve(x: Any, kernel: Any) -> tuple[Any, Any]:
         def gradients(upstream: Any) -> tuple[Any, Any]:
+            steps = {"strides": [1, stride, stride, 1], "padding": padding}
             of_x = tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=tf.shape(x),
-                filter=kernel,
-                out_backprop=upstream,
-                strides=[1, stride, stride, 1],
-                padding=padding,
+                input_sizes=tf.shape(x), filter=kernel, out_backprop=upstream, **steps
             )
-            return of_x, _filter_gradient(x, upstream, kernel.shape[:2], stride, padding)
+            of_kernel = tf.cond(
+                tf.shape(x)[0] < FEWEST_PICTURES,
+                lambda: tf.raw_ops.Conv2DBackpropFilter(
+                    input=x, filter_sizes=tf.shape(kernel), out_backprop=upstream, **steps
+                ),
+                lambda: _filter_gradient(x, upstream, kernel.shape[:2], stride, padding),
+            )
+            return of_x, of_kernel
 
         return tf.nn.conv2d(x, kernel, stride, padding), gradients
 

@@ -175,15 +175,19 @@ class DCGAN(keras.Model):
         judge = self.discriminator
         z = keras.random.uniform((ops.shape(pictures)[0], self.generator.input_shape[1]), -1.0, 1.0, seed=self.seeds)
         generated = self.generator(z, training=training)
+        # Each weight is read once, for all three: TensorFlow's optimiser of graphs forgets that a reading without a
+        # gradient comes before the update, and now and then the generator met the discriminator of the next step.
+        weights = [ops.copy(variable.value) for variable in judge.trainable_variables]
+        others = [ops.copy(variable.value) for variable in judge.non_trainable_variables]
         # The generator's loss must not move the discriminator's weights, nor count twice in its BatchNorm statistics.
-        fixed = [ops.stop_gradient(variable.value) for variable in judge.trainable_variables]
-        others = [variable.value for variable in judge.non_trainable_variables]
+        fixed = [ops.stop_gradient(weight) for weight in weights]
         to_generator, _ = judge.stateless_call(fixed, others, generated, training=training)
-        return {
-            "real": judge(pictures, training=training),
-            "fake": judge(ops.stop_gradient(generated), training=training),
-            "to_generator": to_generator,
-        }
+        real, others = judge.stateless_call(weights, others, pictures, training=training)
+        fake, others = judge.stateless_call(weights, others, ops.stop_gradient(generated), training=training)
+        if training:
+            for variable, value in zip(judge.non_trainable_variables, others, strict=True):
+                variable.assign(value)
+        return {"real": real, "fake": fake, "to_generator": to_generator}
 
     def compute_loss(
         self,

@@ -32,11 +32,12 @@ def outputs_and_gradients(layer: keras.layers.Layer, x: tf.Tensor) -> list[np.nd
     return [tf.cast(value, "float32").numpy() for value in compute()]
 
 
+@pytest.mark.parametrize("pictures", [8, 12, 16, 24])
 @pytest.mark.parametrize(("kernel", "stride", "padding", "size"), CASES)
 def test_gradients_are_those_of_keras(
-    kernel: int | tuple[int, int], stride: int, padding: str, size: tuple[int, int]
+    kernel: int | tuple[int, int], stride: int, padding: str, size: tuple[int, int], pictures: int
 ) -> None:
-    x = tf.constant(np.random.default_rng(0).normal(size=(8, *size, 12)).astype("float32"))
+    x = tf.constant(np.random.default_rng(0).normal(size=(pictures, *size, 12)).astype("float32"))
     answers = []
     for kind, dtype in (
         (Conv2D, "mixed_bfloat16"),

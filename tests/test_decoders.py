@@ -271,6 +271,21 @@ def test_each_player_moves_by_its_own_loss_only() -> None:
             np.testing.assert_allclose(ours_weight, their_weight, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(not EAGERLY, reason="The graph is TensorFlow's.")
+def test_one_reading_of_the_discriminator_serves_both_players() -> None:
+    """A second one, of which no gradient comes, was moved behind the update in one step of twenty."""
+    import tensorflow as tf
+
+    model = decoders.dcgan((8, 8, 1), latent=6, width=0.05, seed=5)
+    model.compile(keras.optimizers.SGD(0.5))
+    step = tf.function(lambda pictures: model.train_step((pictures,)))
+    graph = step.get_concrete_function(tf.constant(pixels(4, 8, 8, 1))).graph
+    captured = {id(source): inside for source, inside in graph.captures}
+    for variable in model.discriminator.trainable_variables:
+        users = captured[id(variable.value.handle)].consumers()
+        assert [user.type for user in users] == ["ReadVariableOp", "AssignSubVariableOp"]
+
+
 def test_real_and_generated_pictures_count_once_each_in_the_running_statistics() -> None:
     keras.utils.set_random_seed(4)
     model = decoders.dcgan((8, 8, 1), latent=6, width=0.05, depth=2, seed=5)
