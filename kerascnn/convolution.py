@@ -14,7 +14,7 @@ else:
     tf = None
 
 MOST_PIXELS = 64  # of an output map; with larger ones oneDNN's own gradient is faster
-FEWEST_PICTURES = 16  # with fewer oneDNN computes wrong products on processors with AMX (TensorFlow 2.21: 2 to 14, even)
+FEWEST_PICTURES = 16  # with fewer (2 to 14, even) oneDNN computes wrong products where there is AMX, in TensorFlow 2.21
 
 
 @keras.saving.register_keras_serializable(package="kerascnn")
