@@ -29,12 +29,11 @@ help:
 demo: $(INSTALLED)
 	$(BIN)/kerascnn compete digits
 
-# In parts: a process that has computed with TensorFlow for an hour has grown to 12 GiB.
+# In parts: a process that has computed with TensorFlow for an hour has grown to 12 GiB. All run, whichever fail.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" kerascnn callbacks pipelines apps tests/test_[a-d]*.py
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" tests/test_[e-m]*.py
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" tests/test_[n-r]*.py
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" tests/test_[s-z]*.py
+	@failed=; for part in "kerascnn callbacks pipelines apps tests/test_[a-d]*.py" \
+		"tests/test_[e-m]*.py" "tests/test_[n-r]*.py" "tests/test_[s-z]*.py"; do \
+		$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $$part || failed=1; done; test -z "$$failed"
 
 test-extras: $(EXTRAS)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests/test_imagenet.py tests/test_transfer.py
