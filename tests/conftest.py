@@ -1,6 +1,7 @@
 """Shared by the tests: a cache of their own, quiet TensorFlow, small competitions, one trained run."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a script; what we start inherits it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 from PIL import Image
