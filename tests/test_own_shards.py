@@ -34,17 +34,15 @@ def shards(tmp_path_factory) -> Encoded:
     return Encoded(np.array(paths, object), np.array(starts), np.array(lengths), np.full(COUNT, UNCHECKED))
 
 
+def batches(shards: Encoded, share: Share, **options) -> tf.data.Dataset:
+    """Those of a share of the shards, whose label is the picture's place."""
+    options = {"own_shards": True, "batch_size": BATCH, "share": share, **options}
+    return make_train(Streamed(shards, (8, 8)), {"place": np.arange(COUNT)}, {"place": COUNT}, **options)
+
+
 def epochs(shards: Encoded, share: Share, count: int, **options) -> list[dict[int, np.ndarray]]:
     """{picture: pixels} of each epoch, in order."""
-    options = {"own_shards": True, "augmentation": [augment.random_crop(3)], "seed": 5, **options}
-    data = make_train(
-        Streamed(shards, (8, 8)),
-        {"place": np.arange(COUNT)},
-        {"place": COUNT},
-        batch_size=BATCH,
-        share=share,
-        **options,
-    )
+    data = batches(shards, share, **{"augmentation": [augment.random_crop(3)], "seed": 5, **options})
     found = [{} for _ in range(count)]
     for step, (x, y, _) in enumerate(data.take(count * (COUNT // BATCH))):
         assert len(x) == BATCH // share.of
@@ -90,21 +88,10 @@ def test_what_happens_to_a_picture_does_not_depend_on_its_share(shards) -> None:
 
 
 def test_own_shards_go_on_where_a_training_stopped(shards) -> None:
-    def batches(first_epoch: int = 0, first_step: int = 0) -> tf.data.Dataset:
-        return make_train(
-            Streamed(shards, (8, 8)),
-            {"place": np.arange(COUNT)},
-            {"place": COUNT},
-            batch_size=BATCH,
-            share=SHARES[2],
-            own_shards=True,
-            augmentation=[augment.random_crop(3), augment.mixup()],
-            first_epoch=first_epoch,
-            first_step=first_step,
-        )
-
-    whole = list(batches().take(16))
-    for found, expected in zip(batches(1, 3).take(6), whole[10:], strict=True):
+    options = {"augmentation": [augment.random_crop(3), augment.mixup()]}
+    whole = list(batches(shards, SHARES[2], **options).take(16))
+    again = batches(shards, SHARES[2], first_epoch=1, first_step=3, **options).take(6)
+    for found, expected in zip(again, whole[10:], strict=True):
         tf.nest.map_structure(np.testing.assert_array_equal, found, expected)
 
 
@@ -112,16 +99,8 @@ def test_own_shards_draw_some_pictures_only(shards) -> None:
     only = np.arange(0, COUNT, 2)  # 22: 3 steps an epoch
     shown = Counter()
     for share in SHARES:
-        data = make_train(
-            Streamed(shards, (8, 8)),
-            {"place": np.arange(COUNT)},
-            {"place": COUNT},
-            batch_size=BATCH,
-            share=share,
-            own_shards=True,
-            only=only,
-        )
-        shown.update(place for _, y, _ in data.take(3) for place in y["place"].numpy().argmax(axis=1).tolist())
+        data = batches(shards, share, only=only).take(3)
+        shown.update(place for _, y, _ in data for place in y["place"].numpy().argmax(axis=1).tolist())
     assert set(shown.values()) == {1}
     assert set(shown) < set(only.tolist())
     assert len(shown) == 18
