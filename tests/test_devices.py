@@ -57,6 +57,16 @@ def test_two_devices_of_tensorflow_train_the_network_of_one(
     assert first.read_text() == second.read_text()
 
 
+def test_parts_of_a_processor_are_replicas_that_share_a_step() -> None:
+    script = (
+        "from apps.startup import import_tensorflow; import_tensorflow(parts=2)\n"
+        "from apps.devices import open_devices; from apps.hosts import ALONE\n"
+        "print(open_devices(2, ALONE).distribution.extended.worker_devices)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.count("CPU:0") == ended.stdout.count("CPU:1") == 1
+
+
 def test_batch_of_every_device_and_its_rate_follow_the_rule() -> None:
     recipe = recipe_of(model="resnet18", batch_size=64)
     assert (recipe.optimizer, recipe.lr) == ("nesterov", 0.15)
